@@ -36,7 +36,7 @@ class Bus(Protocol):
     async def close(self) -> None: ...
 
     def publish(self, message: Message) -> None:
-        """Hand over without waiting. While disconnected the message is dropped and counted: nothing is replayed stale."""
+        """Hand over without waiting. While disconnected the message is dropped and counted: nothing is replayed."""
 
     async def flush(self, deadline_seconds: float) -> None:
         """Return once everything published so far has left the socket, or at the deadline."""

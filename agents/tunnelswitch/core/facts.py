@@ -1,7 +1,7 @@
 """What the sites tell each other: the payloads of the bus, and the record that the epoch store holds.
 
-Plain frozen dataclasses, so that the core needs no codec and the bus no second set of types. `bus/` gives each of them a
-type name, a subject and a JSON Schema. Durations are seconds; `*_at` are seconds since the Unix epoch and for people
+Plain frozen dataclasses, so that the core needs no codec and the bus no second set of types. `bus/` gives each of them
+a type name, a subject and a JSON Schema. Durations are seconds; `*_at` are seconds since the Unix epoch and for people
 and reports only: no decision reads another machine's clock.
 """
 

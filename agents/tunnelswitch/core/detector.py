@@ -1,0 +1,120 @@
+"""What this site sees of the others: path by BFD, bus by heartbeats, and for how long (DESIGN 5.1).
+
+A site is silent when no fresh heartbeat came for one window (interval x multiplier). A process that itself ran late
+cannot tell silence from its own sleep: it throws its windows away, starts them again and says so. After a path came
+back it is held down for a while before it counts as up, so that a flapping link does not look healthy half of the time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunnelswitch.core.facts import Bus, Observation, Path
+
+# A site never heard since this process started is unknown, not silent, for so many windows (and at least 2 s).
+GRACE_WINDOWS = 20
+GRACE_SECONDS_MIN = 2.0
+HOLD_WINDOWS = 3
+# Lateness above this part of the window makes the window worthless.
+LATE_FRACTION = 0.5
+
+
+@dataclass(slots=True)
+class _Peer:
+    path: Path
+    path_since: float
+    bus: Bus
+    bus_since: float
+    silent_at: float
+    hold_until: float | None = None
+
+
+class Detector:
+    """Observations of `others` by one site.
+
+    Args:
+        window_seconds: silence after which a heartbeat is missed for good.
+        now: the moment this process began to look.
+    """
+
+    def __init__(self, others: tuple[str, ...], *, window_seconds: float, now: float) -> None:
+        self.window_seconds = window_seconds
+        grace = max(GRACE_SECONDS_MIN, GRACE_WINDOWS * window_seconds)
+        self._peers = {site: _Peer(Path.UNKNOWN, now, Bus.UNKNOWN, now, silent_at=now + grace) for site in others}
+        self._late_until = now
+        self.lateness_seconds = 0.0
+
+    def heard(self, site: str, now: float) -> bool:
+        """A fresh heartbeat came. Returns whether the observation changed."""
+        peer = self._peers.get(site)
+        if peer is None:
+            return False
+        peer.silent_at = now + self.window_seconds
+        if peer.bus is Bus.ALIVE:
+            return False
+        peer.bus, peer.bus_since = Bus.ALIVE, now
+        return True
+
+    def path(self, site: str, path: Path, now: float) -> bool:
+        """BFD says so. Returns whether the observation changed."""
+        peer = self._peers.get(site)
+        if peer is None:
+            return False
+        if path is Path.UP and peer.path is Path.DOWN:
+            if peer.hold_until is None:
+                peer.hold_until = now + HOLD_WINDOWS * self.window_seconds
+            return False
+        peer.hold_until = None
+        if path is peer.path:
+            return False
+        peer.path, peer.path_since = path, now
+        return True
+
+    def late(self, lateness_seconds: float, now: float) -> bool:
+        """This process ran late. Returns whether its windows are void because of it."""
+        self.lateness_seconds = lateness_seconds
+        if lateness_seconds <= self.window_seconds * LATE_FRACTION:
+            return False
+        self._late_until = now + self.window_seconds
+        for peer in self._peers.values():
+            if peer.bus is Bus.ALIVE:
+                peer.silent_at = max(peer.silent_at, now + self.window_seconds)
+        return True
+
+    def abstains(self, now: float) -> bool:
+        return now < self._late_until
+
+    def deadline(self) -> float | None:
+        """When an observation may change by the mere passing of time."""
+        times = [peer.silent_at for peer in self._peers.values() if peer.bus is not Bus.SILENT]
+        times += [peer.hold_until for peer in self._peers.values() if peer.hold_until is not None]
+        return min(times, default=None)
+
+    def expire(self, now: float) -> bool:
+        """Let time pass. Returns whether an observation changed."""
+        changed = False
+        for peer in self._peers.values():
+            if peer.bus is not Bus.SILENT and now >= peer.silent_at:
+                peer.bus, peer.bus_since, changed = Bus.SILENT, now, True
+            if peer.hold_until is not None and now >= peer.hold_until:
+                peer.path, peer.path_since, peer.hold_until, changed = Path.UP, now, None, True
+        return changed
+
+    def observation(self, site: str, now: float) -> Observation:
+        peer = self._peers[site]
+        return Observation(site, peer.path, now - peer.path_since, peer.bus, now - peer.bus_since)
+
+    def observations(self, now: float) -> tuple[Observation, ...]:
+        return tuple(self.observation(site, now) for site in self._peers)
+
+    def down_since(self, site: str) -> float | None:
+        """Since when path and bus have both been gone; None while either works or is not known."""
+        peer = self._peers.get(site)
+        if peer is None or peer.path is not Path.DOWN or peer.bus is not Bus.SILENT:
+            return None
+        return max(peer.path_since, peer.bus_since)
+
+    def reachable(self, site: str) -> bool:
+        """Is the path to `site` up?"""
+        peer = self._peers.get(site)
+        return peer is not None and peer.path is Path.UP

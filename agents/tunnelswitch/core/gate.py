@@ -1,0 +1,150 @@
+"""Bringing one site's client tunnels to what a stamp asks for: guarded, retried, reconciled (DESIGN 5.4, 5.5).
+
+Used by the switcher at its gateway and by the server agent for its own ends. The stamp stored in OVSDB is the guard:
+stored lower, switch and store ours; equal, repair; higher, we are fenced and nothing is sent. What OVSDB was last seen
+to hold is believed over any memory of what was done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunnelswitch.core.actions import ApplyTunnels
+from tunnelswitch.core.events import DataPlaneSeen, SwitchApplied, SwitchConflict, SwitchFailed
+from tunnelswitch.core.stamp import Stamp
+from tunnelswitch.core.topology import Group, Tunnel, wanted_ends
+
+CONFLICTS_MAX = 5
+RECONCILE_SECONDS = 1.0
+RETRY_SECONDS = 0.05
+# The adapter keeps its own deadline; past this its answer is no longer waited for.
+ABANDON_FACTOR = 3.0
+
+
+@dataclass(slots=True)
+class _Sent:
+    action: ApplyTunnels
+    abandon_at: float
+
+
+class Gate:
+    """One group's client tunnel ends at one site.
+
+    Args:
+        ends: every end the site may ever hold for the group.
+        deadline_seconds: limit of one transaction, data plane included.
+    """
+
+    def __init__(self, group: Group, site: str, ends: tuple[Tunnel, ...], *, deadline_seconds: float = 1.0) -> None:
+        self.group = group
+        self.site = site
+        self.ends = {end.interface: end for end in ends}
+        self.deadline_seconds = deadline_seconds
+        self.seen = False
+        self.stored: Stamp | None = None
+        self.present: frozenset[str] = frozenset()
+        self.broken: frozenset[str] = frozenset()
+        self.foreign: frozenset[str] = frozenset()
+        self.applied: Stamp | None = None
+        self.error = ""
+        self._want: tuple[Stamp, str | None] | None = None
+        self._sent: _Sent | None = None
+        self._conflicts = 0
+        self._retry_at = 0.0
+
+    @property
+    def open(self) -> bool:
+        """Does at least one client tunnel end exist here?"""
+        return bool(self.present)
+
+    @property
+    def fenced(self) -> bool:
+        """OVSDB holds a higher stamp than the one asked for: somebody newer has decided."""
+        return self._want is not None and self.stored is not None and self.stored > self._want[0]
+
+    def settled(self, stamp: Stamp) -> bool:
+        """Is the data plane known to follow `stamp` just as last asked for?"""
+        return self.applied == stamp and self._want is not None and self._want[0] == stamp and self._sent is None
+
+    def want(self, stamp: Stamp, running: str | None) -> None:
+        """Ask for the tunnels of `running` (None: nobody's) under `stamp`."""
+        if self._want == (stamp, running):
+            return
+        self._want = (stamp, running)
+        self.applied = None
+        self._conflicts = 0
+        self._retry_at = 0.0
+
+    def saw(self, seen: DataPlaneSeen) -> None:
+        self.seen = True
+        self.stored = seen.stored.get(self.group.name)
+        self.present = seen.present & self.ends.keys()
+        self.broken = seen.broken & self.ends.keys()
+        self.foreign = seen.foreign & self.ends.keys()
+
+    def lost(self) -> None:
+        self.seen = False
+
+    def switched(self, result: SwitchApplied) -> None:
+        """The answer of the transaction, whether it was still waited for or not: it describes what OVSDB holds."""
+        self._sent = None
+        self.error = ""
+        if self.stored is None or result.stamp >= self.stored:
+            self.stored, self.present = result.stamp, result.present & self.ends.keys()
+            self.broken = frozenset()
+        if self._want is not None and self._want[0] == result.stamp and not self._change():
+            self.applied = result.stamp
+
+    def conflicted(self, result: SwitchConflict, now: float) -> None:
+        self._sent = None
+        self.stored = result.stored
+        self._conflicts += 1
+        if self._conflicts >= CONFLICTS_MAX:
+            self._retry_at, self._conflicts = now + RECONCILE_SECONDS, 0
+
+    def failed(self, result: SwitchFailed, now: float) -> None:
+        self._sent = None
+        self.error = result.error
+        self._retry_at = now + RETRY_SECONDS
+
+    def _change(self) -> bool:
+        assert self._want is not None
+        _, running = self._want
+        ends = tuple(self.ends.values())
+        return wanted_ends(self.group, self.site, ends, self.present, running=running) != self.present
+
+    def deadline(self) -> float | None:
+        if self._sent is not None:
+            return self._sent.abandon_at
+        return self._retry_at if self._retry_at and self._want is not None and self.applied is None else None
+
+    def step(self, now: float) -> ApplyTunnels | None:
+        """The next transaction, or None: nothing to do, not now, or not allowed."""
+        if self._sent is not None:
+            if now < self._sent.abandon_at:
+                return None
+            self._sent, self.error = None, "no answer from OVSDB in time"
+        if self._want is None or not self.seen or self.fenced or now < self._retry_at:
+            return None
+        stamp, running = self._want
+        ends = tuple(self.ends.values())
+        wanted = wanted_ends(self.group, self.site, ends, self.present, running=running)
+        add, remove = (wanted - self.present) | (wanted & self.broken), self.present - wanted
+        if self.stored == stamp and not add and not remove:
+            self.applied = stamp
+            return None
+        self.applied = None
+        if add & self.foreign:
+            self.error = f"interface {min(add & self.foreign)} exists and is not ours"
+            self._retry_at = now + RECONCILE_SECONDS
+            return None
+        action = ApplyTunnels(
+            group=self.group.name,
+            stamp=stamp,
+            expected=self.stored,
+            add=tuple(self.ends[name] for name in sorted(add)),
+            remove=tuple(self.ends[name] for name in sorted(remove)),
+            deadline_seconds=self.deadline_seconds,
+        )
+        self._sent = _Sent(action, now + ABANDON_FACTOR * self.deadline_seconds)
+        return action
