@@ -1,0 +1,37 @@
+"""The deployment file: one TOML file for every site, read once at start, checked as a whole, immutable afterwards.
+
+`load` and `parse` are the only ways in. Nothing here reads the environment, the network or another file.
+"""
+
+from tunnelswitch.config.model import (
+    Cluster,
+    Deployment,
+    Detection,
+    Exec,
+    Group,
+    Policy,
+    Runtime,
+    Service,
+    Site,
+    SiteKind,
+    Tls,
+)
+from tunnelswitch.config.problems import DeploymentError
+from tunnelswitch.config.reading import load, parse
+
+__all__ = [
+    "Cluster",
+    "Deployment",
+    "DeploymentError",
+    "Detection",
+    "Exec",
+    "Group",
+    "Policy",
+    "Runtime",
+    "Service",
+    "Site",
+    "SiteKind",
+    "Tls",
+    "load",
+    "parse",
+]

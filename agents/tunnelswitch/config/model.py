@@ -1,0 +1,185 @@
+"""The deployment file as types. One file describes every site, so that no two agents can disagree about the whole.
+
+Only shapes and ranges of single values stand here; what must hold between them is in `checks.py`, and
+`docs/configuration.md` explains every key to operators. Nothing here reads a file.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from tunnelswitch.core import topology
+
+GreKey = Annotated[int, Meta(ge=1, le=2**32 - 1, description="a GRE key from 1 to 4294967295 (RFC 2890)")]
+Command = tuple[str, ...]
+
+
+class SiteKind(StrEnum):
+    """What a site is there for."""
+
+    SERVER = "server"
+    GATEWAY = "gateway"
+    WITNESS = "witness"
+
+
+class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A TOML table: immutable, and a key that we do not know is an error rather than a silent typo."""
+
+
+class Cluster(_Table, frozen=True):
+    """`[cluster]`: the bus that all sites share."""
+
+    name: str
+    nats_urls: tuple[str, ...]
+    credentials: str = ""
+
+
+class Tls(_Table, frozen=True):
+    """`[sites.NAME.tls]`: PEM files for an `ssl:` OVSDB remote."""
+
+    certificate: str
+    private_key: str
+    ca: str
+
+
+class Site(_Table, frozen=True):
+    """`[sites.NAME]`: one place with an agent. An empty string means that the key is not given."""
+
+    kind: SiteKind
+    underlay_address: str
+    ovsdb: str
+    probe_bridge: str
+    nats_server: str
+    agent_metrics: str
+    bridges: tuple[str, ...] = ()
+    nats_url: str = ""
+    switcher_metrics: str = ""
+    client_port: str = ""
+    tls: Tls | None = None
+
+
+class Policy(_Table, frozen=True):
+    """`[groups.NAME.policy]`: when the group may move."""
+
+    automatic: bool = True
+    failback: Annotated[Literal["manual"], Meta(description='"manual", the only failback there is')] = "manual"
+    hysteresis_seconds: Annotated[float, Meta(ge=0, le=3600, description="seconds from 0 to 3600")] = 5.0
+
+
+class Group(_Table, frozen=True):
+    """`[groups.NAME]`: services that move together."""
+
+    preferred: str
+    standby: str
+    gateways: tuple[str, ...]
+    services: tuple[str, ...]
+    voters: tuple[str, ...] = ()
+    policy: Policy = Policy()
+
+    @property
+    def all_voters(self) -> tuple[str, ...]:
+        """The voters given, or by default every site of the group."""
+        return self.voters or (self.preferred, self.standby, *self.gateways)
+
+
+class Exec(_Table, frozen=True):
+    """`[services.NAME.exec]`: hooks. `{site}` in a string becomes the site's name."""
+
+    promote: Command
+    fence: Command
+    status: Command
+    health: Command = ()
+    timeout_seconds: Annotated[float, Meta(ge=0.1, le=60, description="seconds from 0.1 to 60")] = 2.0
+    notify_socket: str = ""
+
+
+class Service(_Table, frozen=True):
+    """`[services.NAME]`: one protected process or machine, and its two client tunnels."""
+
+    driver: str
+    bridge: str
+    t2_key: GreKey
+    t3_key: GreKey
+    address: str
+    buffering: Annotated[Literal["none"], Meta(description='"none", the only buffering there is')] = "none"
+    exec: Exec | None = None
+
+
+class Detection(_Table, frozen=True):
+    """`[detection]`: how long silence must last. The defaults suit one LAN."""
+
+    interval_seconds: Annotated[float, Meta(ge=0.001, le=60, description="seconds from 0.001 to 60")] = 0.02
+    multiplier: Annotated[int, Meta(ge=2, le=50, description="a whole number from 2 to 50")] = 3
+    floor_seconds: Annotated[float, Meta(ge=0, le=600, description="seconds from 0 to 600")] = 0.0
+    fence_after_seconds: Annotated[float, Meta(gt=0, le=3600, description="seconds up to 3600")] = 1.0
+    unanswered_seconds: Annotated[float, Meta(gt=0, le=3600, description="seconds up to 3600")] = 0.5
+
+    @property
+    def window_seconds(self) -> float:
+        """A site that shows no life for this long is down, in one observer's eyes."""
+        return max(self.interval_seconds * self.multiplier, self.floor_seconds)
+
+
+class Runtime(_Table, frozen=True):
+    """`[runtime]`: what the agents ask of the kernel."""
+
+    realtime_priority: Annotated[int, Meta(ge=0, le=99, description="a whole number from 0 to 99")] = 0
+    lock_memory: bool = False
+
+
+class Deployment(_Table, frozen=True):
+    """The whole file."""
+
+    cluster: Cluster
+    sites: dict[str, Site]
+    groups: dict[str, Group]
+    services: dict[str, Service]
+    detection: Detection = Detection()
+    runtime: Runtime = Runtime()
+
+    def core_groups(self) -> tuple[topology.Group, ...]:
+        """Every group as the core knows it, in the order of the file."""
+        return tuple(self._core_group(name, group) for name, group in self.groups.items())
+
+    def groups_at(self, site: str) -> tuple[topology.Group, ...]:
+        """The groups in which `site` has a part: as a server, a gateway or a voter."""
+        return tuple(group for group in self.core_groups() if site in (*group.servers, *group.gateways, *group.voters))
+
+    def services_at(self, site: str) -> tuple[str, ...]:
+        """The services that `site` may host."""
+        return tuple(
+            service.name for group in self.core_groups() if site in group.servers for service in group.services
+        )
+
+    def addresses(self) -> dict[str, str]:
+        """Underlay address by site."""
+        return {name: site.underlay_address for name, site in self.sites.items()}
+
+    def voters(self) -> tuple[str, ...]:
+        """Every site that votes in some group, in the order of the file."""
+        voting = {voter for group in self.groups.values() for voter in group.all_voters}
+        return tuple(site for site in self.sites if site in voting)
+
+    def _core_group(self, name: str, group: Group) -> topology.Group:
+        services = tuple(
+            topology.Service(
+                name=service,
+                bridge=self.services[service].bridge,
+                t2_key=self.services[service].t2_key,
+                t3_key=self.services[service].t3_key,
+            )
+            for service in group.services
+        )
+        return topology.Group(
+            name=name,
+            preferred=group.preferred,
+            standby=group.standby,
+            gateways=group.gateways,
+            voters=group.all_voters,
+            services=services,
+            automatic=group.policy.automatic,
+            hysteresis_seconds=group.policy.hysteresis_seconds,
+        )
