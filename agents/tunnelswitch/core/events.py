@@ -73,8 +73,8 @@ class CommitUnknown:
 class DataPlaneSeen:
     """What this site's OVSDB holds: the stamp per group and the client tunnel ends that are ours.
 
-    `broken` names those of `present` whose rows are not as they should be (another key, another remote). `foreign` names
-    interfaces that bear one of our names but not our mark: never touched, alarmed.
+    `broken` names those of `present` whose rows are not as they should be (another key, another remote). `foreign`
+    names interfaces that bear one of our names but not our mark: never touched, alarmed.
     """
 
     stored: dict[str, Stamp] = field(default_factory=dict)

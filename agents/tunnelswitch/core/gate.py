@@ -62,6 +62,10 @@ class Gate:
         """OVSDB holds a higher stamp than the one asked for: somebody newer has decided."""
         return self._want is not None and self.stored is not None and self.stored > self._want[0]
 
+    def asked(self, stamp: Stamp, running: str | None) -> bool:
+        """Is that what was last asked for?"""
+        return self._want == (stamp, running)
+
     def settled(self, stamp: Stamp) -> bool:
         """Is the data plane known to follow `stamp` just as last asked for?"""
         return self.applied == stamp and self._want is not None and self._want[0] == stamp and self._sent is None
@@ -116,7 +120,8 @@ class Gate:
     def deadline(self) -> float | None:
         if self._sent is not None:
             return self._sent.abandon_at
-        return self._retry_at if self._retry_at and self._want is not None and self.applied is None else None
+        waiting = self.seen and not self.fenced and self._want is not None and self.applied is None
+        return self._retry_at if waiting and self._retry_at else None
 
     def step(self, now: float) -> ApplyTunnels | None:
         """The next transaction, or None: nothing to do, not now, or not allowed."""

@@ -1,5 +1,5 @@
-"""The gateway agent: a voter that also sees the clients. It decides nothing and switches nothing; the switcher beside it
-does."""
+"""The gateway agent: a voter that also sees the clients. It decides nothing and switches nothing: the switcher beside
+it does."""
 
 from __future__ import annotations
 

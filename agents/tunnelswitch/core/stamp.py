@@ -1,8 +1,8 @@
 """The fencing token: which decision is in force for a group (PROTOCOL R1).
 
 A stamp is totally ordered. `epoch` counts moves of the active role, `decision_id` tells two decisions of one epoch
-apart (a store that forgot an acknowledged write can produce such a pair), `minor` counts re-arms within the epoch. Any change
-of the stamp voids the evidence gathered under the one before.
+apart (a store that forgot an acknowledged write can produce such a pair), `minor` counts re-arms within the epoch. Any
+change of the stamp voids the evidence gathered under the one before.
 """
 
 from __future__ import annotations

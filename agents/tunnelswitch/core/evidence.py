@@ -1,0 +1,214 @@
+"""What a switcher knows of one group, bound to the stamp it was learnt under, and what follows from it (PROTOCOL R5).
+
+Four kinds: a proof suffices alone; suspicion needs Q configured voters; cut off and an operator's wish need the
+active's consent, which is a proof of its own. A new stamp voids everything gathered before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tunnelswitch.core.facts import (
+    Bus,
+    GroupRecord,
+    Heartbeat,
+    MoveRequest,
+    Path,
+    Proof,
+    ProofKind,
+    Protection,
+    Reason,
+    ServiceStatus,
+)
+from tunnelswitch.core.member import Timing
+from tunnelswitch.core.quorum import Ballot, down_votes, quorum
+from tunnelswitch.core.runs import join_runs, names_run
+from tunnelswitch.core.topology import Group
+
+# A voter's word outlives one lost heartbeat, not more.
+BALLOT_WINDOWS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the evidence says. `consent_needed`: the active must be asked to hand over first."""
+
+    reason: Reason
+    evidence: tuple[str, ...]
+    consent_needed: bool = False
+
+
+@dataclass(slots=True)
+class Evidence:
+    """Everything heard about one group, for the switcher at `gateway`."""
+
+    group: Group
+    gateway: str
+    timing: Timing
+    ballots: dict[str, Ballot] = field(default_factory=dict)
+    proofs: dict[str, Proof] = field(default_factory=dict)
+    wish: MoveRequest | None = None
+    asked_reason: Reason | None = None
+
+    def void(self) -> None:
+        """A new stamp is in force."""
+        self.proofs.clear()
+        self.wish = None
+        self.asked_reason = None
+
+    def hear(self, beat: Heartbeat, now: float) -> None:
+        self.ballots[beat.site] = Ballot(beat, now)
+
+    def prove(self, proof: Proof, record: GroupRecord) -> bool:
+        """Keep a proof that is about this record's active, stamp and run; anything else is ignored."""
+        about_us = proof.site == record.active and proof.stamp == record.stamp
+        if proof.kind is ProofKind.EXITED:
+            about_us = about_us and names_run(record.active_run, proof.service, proof.run)
+        else:
+            about_us = about_us and proof.gate_closed
+        if about_us:
+            self.proofs[proof.service] = proof
+        return about_us
+
+    # ------------------------------------------------------------------ what is known of a site
+
+    def fresh(self, site: str, now: float) -> Heartbeat | None:
+        """The site's last heartbeat if it is recent."""
+        ballot = self.ballots.get(site)
+        if ballot is None or now - ballot.received_at > self.timing.window_seconds * BALLOT_WINDOWS:
+            return None
+        return ballot.heartbeat
+
+    def statuses(self, site: str, now: float) -> dict[str, ServiceStatus]:
+        beat = self.fresh(site, now)
+        if beat is None:
+            return {}
+        return {status.service: status for status in beat.services if status.group == self.group.name}
+
+    def runs(self, site: str, now: float) -> str:
+        statuses = self.statuses(site, now)
+        return (
+            join_runs(
+                {
+                    service.name: statuses[service.name].run
+                    for service in self.group.services
+                    if service.name in statuses
+                }
+            )
+            if len(statuses) == len(self.group.services)
+            else ""
+        )
+
+    def path_to(self, site: str, now: float) -> Path:
+        """The path to `site` as the gateway beside this switcher sees it."""
+        beat = self.fresh(self.gateway, now)
+        seen = next((o for o in beat.observations if o.subject == site), None) if beat else None
+        return seen.path if seen else Path.UNKNOWN
+
+    def promotable(self, record: GroupRecord, target: str, now: float) -> tuple[str, ...]:
+        """What is missing for `target` to take over; empty if nothing is (PROTOCOL R6)."""
+        missing = []
+        if not record.in_sync:
+            missing.append("record says that the standby is not in sync in this epoch")
+        beat = self.fresh(target, now)
+        if beat is None:
+            missing.append(f"no fresh heartbeat from {target}")
+            return tuple(missing)
+        if self.path_to(target, now) is not Path.UP:
+            missing.append(f"path from {self.gateway} to {target} is not up")
+        for service in self.group.services:
+            status = self.statuses(target, now).get(service.name)
+            if status is None or not status.run:
+                missing.append(f"{target} hosts no instance of {service.name}")
+            elif record.in_sync and not names_run(record.standby_run, service.name, status.run):
+                missing.append(f"{service.name} on {target} is another run than the one in sync")
+            elif not status.in_sync:
+                missing.append(f"{service.name} on {target} is not in sync")
+        return tuple(missing)
+
+    # ------------------------------------------------------------------ conclude
+
+    def conclude(self, record: GroupRecord, now: float) -> Verdict | None:
+        """The strongest verdict that the evidence bears, or None."""
+        if self.proofs:
+            proof = next(iter(self.proofs.values()))
+            what = f"{proof.site} proves: {proof.service} run {proof.run} {proof.kind} under {proof.stamp}"
+            consented = proof.kind is ProofKind.FENCED and self.asked_reason is not None
+            return Verdict(self.asked_reason if consented and self.asked_reason else Reason.PROOF, (what,))
+        down = self.down(record, now)
+        if len(down) >= quorum(len(record.voters)):
+            return Verdict(
+                Reason.SUSPICION, (f"path down and bus silent, say {', '.join(down)} of {len(record.voters)} voters",)
+            )
+        return self._cut_off(record, now) or self._wished(record)
+
+    def down(self, record: GroupRecord, now: float) -> tuple[str, ...]:
+        return down_votes(
+            self.ballots,
+            record.voters,
+            group=record.group,
+            active=record.active,
+            stamp=record.stamp,
+            now=now,
+            age_max_seconds=self.timing.window_seconds * BALLOT_WINDOWS,
+        )
+
+    def _cut_off(self, record: GroupRecord, now: float) -> Verdict | None:
+        """The active lives, but this gateway's clients do not get through to it, while the standby's path is up."""
+        if self.fresh(record.active, now) is None:
+            return None
+        beat = self.fresh(self.gateway, now)
+        target = self.group.other(record.active)
+        if beat is None or beat.late or self.path_to(target, now) is not Path.UP:
+            return None
+        why = []
+        path = next((o for o in beat.observations if o.subject == record.active), None)
+        if path and path.path is Path.DOWN and path.path_seconds >= self.timing.window_seconds:
+            why.append(f"{self.gateway} sees the path to {record.active} down")
+        names = {service.name for service in self.group.services}
+        why += [
+            f"clients of {clients.service} unanswered for {clients.unanswered_seconds:.3f} s"
+            for clients in beat.clients
+            if clients.service in names and clients.unanswered_seconds >= self.timing.unanswered_seconds
+        ]
+        return Verdict(Reason.CUT_OFF, tuple(why), consent_needed=True) if why else None
+
+    def _wished(self, record: GroupRecord) -> Verdict | None:
+        wish = self.wish
+        if wish is None or wish.stamp != record.stamp or wish.target != self.group.other(record.active):
+            return None
+        return Verdict(Reason.OPERATOR, (f"{wish.asked_by} asks for {wish.target}",), consent_needed=True)
+
+    def half_seen(self, record: GroupRecord, now: float) -> str | None:
+        """Bus silent with the path up, or the reverse: a fault to report, never one to move on."""
+        beat = self.fresh(self.gateway, now)
+        seen = next((o for o in beat.observations if o.subject == record.active), None) if beat else None
+        if seen and seen.bus is Bus.SILENT and seen.path is Path.UP:
+            return f"no heartbeats from {record.active} while its path is up: its agent or its bus has failed"
+        return None
+
+    # ------------------------------------------------------------------ protection
+
+    def protection(self, record: GroupRecord, now: float) -> tuple[bool, str, str] | None:
+        """What the record should say: (in_sync, active_run, standby_run), or None if that cannot be told now."""
+        active = self.statuses(record.active, now)
+        names = [service.name for service in self.group.services]
+        if any(name not in active for name in names):
+            return None
+        if any(active[name].protection is Protection.STOPPED or active[name].role != "active" for name in names):
+            return None
+        target = self.group.other(record.active)
+        standby = self.statuses(target, now)
+        active_run = self.runs(record.active, now)
+        in_sync = all(
+            active[name].protection is Protection.PROTECTED
+            and name in standby
+            and standby[name].role == "standby"
+            and standby[name].in_sync
+            for name in names
+        )
+        if record.in_sync and not standby and active_run == record.active_run:
+            # The standby's agent is not heard: its copy may be as good as ever. Only the active can say it is lost.
+            in_sync = all(active[name].protection is Protection.PROTECTED for name in names)
+            return (in_sync, active_run, record.standby_run if in_sync else "")
+        return (in_sync, active_run, self.runs(target, now) if in_sync else "")

@@ -1,0 +1,352 @@
+"""One group at one server site: resume, expose, close, fence (PROTOCOL R2, R5, R6, R7).
+
+Narrowing (closing the gate) follows any higher stamp at once. Widening (opening it) needs a leader-confirmed read of
+the record and a certificate that the old active reaches nobody. Resuming the service behind a closed gate is free and
+starts at once, beside everything else. A gate that this site closed under a stamp stays closed under that stamp, also
+after a restart: OVSDB remembers (stamp stored, no tunnel end).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunnelswitch.core import events
+from tunnelswitch.core.actions import Action, Fence, Promote, Publish, ReadRecord
+from tunnelswitch.core.facts import (
+    Applied,
+    CheckpointSeen,
+    GroupRecord,
+    Handover,
+    Heartbeat,
+    PromoteFailed,
+    Proof,
+    ProofKind,
+    Protection,
+    ServiceStatus,
+    Serving,
+)
+from tunnelswitch.core.gate import Gate
+from tunnelswitch.core.member import READ_DEADLINE_SECONDS, Member
+from tunnelswitch.core.quorum import blocking
+from tunnelswitch.core.runs import names_run
+from tunnelswitch.core.stamp import Stamp
+
+DRIVER_DEADLINE_SECONDS = 5.0
+PROMOTE_ATTEMPTS_MAX = 3
+REPEAT_SECONDS = 1.0
+# X of PROTOCOL R6 (iii): rates of clocks, detection, delay and the time that a self-fence takes to execute.
+CLOCK_RATE_MARGIN = 1.001
+EXECUTION_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class Instance:
+    """The local copy of one service."""
+
+    seen: events.ServiceSeen
+    checkpoint_sequence: int = 0
+    checkpoint_at: float | None = None
+    exited_run: str = ""
+    busy_until: float = 0.0
+    promote_attempts: int = 0
+    promote_seconds: float = 0.0
+
+
+def _absent(service: str) -> Instance:
+    return Instance(events.ServiceSeen(service, "", "stopped", Protection.STOPPED, in_sync=False))
+
+
+class HostedGroup:
+    """What this site does for one group it may serve."""
+
+    def __init__(self, member: Member, gate: Gate) -> None:
+        self.member = member
+        self.gate = gate
+        self.group = gate.group
+        self.site = gate.site
+        self.instances = {service.name: _absent(service.name) for service in self.group.services}
+        self.latched: Stamp | None = None
+        self._stamp: Stamp | None = None
+        self._stamp_at = 0.0
+        self._confirmed: Stamp | None = None
+        self._read_at = 0.0
+        self._acks: dict[str, Stamp] = {}
+        self._old_fenced: Stamp | None = None
+        self._peer_serving: Stamp | None = None
+        self._lonely_since: float | None = None
+        self._repeat_at = 0.0
+        self._served: tuple[int, str] | None = None
+        self._told: Applied | None = None
+        self._actions: list[Action] = []
+
+    # ------------------------------------------------------------------ in
+
+    def receive(self, event: object, now: float) -> None:
+        """Take one event that concerns this group or all groups, then act on it."""
+        match event:
+            case events.DataPlaneSeen():
+                self.gate.saw(event)
+            case events.DataPlaneLost():
+                self.gate.lost()
+            case events.RecordRead() if event.group == self.group.name and event.record is not None:
+                self._confirmed = event.record.stamp
+            case events.SwitchApplied() if event.group == self.group.name:
+                self.gate.switched(event)
+                if self.latched == event.stamp:
+                    self._repeat_at = now
+            case events.SwitchConflict() if event.group == self.group.name:
+                self.gate.conflicted(event, now)
+            case events.SwitchFailed() if event.group == self.group.name:
+                self.gate.failed(event, now)
+            case Applied() if event.group == self.group.name and event.site in self.group.gateways:
+                self._acks[event.site] = max(event.stamp, self._acks.get(event.site, event.stamp))
+            case Serving() if event.group == self.group.name:
+                self._peer_serving = event.stamp
+            case Proof() if event.group == self.group.name and event.kind is ProofKind.FENCED:
+                self._old_fenced = event.stamp
+            case Handover() if event.group == self.group.name:
+                self._consent(event)
+            case Heartbeat():
+                self._watch_peer(event)
+            case _:
+                self._service_event(event, now)
+        self.act(now)
+
+    def _service_event(self, event: object, now: float) -> None:
+        service = getattr(event, "service", None)
+        instance = self.instances.get(service) if isinstance(service, str) else None
+        if instance is None:
+            return
+        match event:
+            case events.ServiceSeen():
+                if event.run != instance.seen.run:
+                    instance.promote_attempts = 0
+                instance.seen = event
+            case CheckpointSeen():
+                instance.checkpoint_sequence, instance.checkpoint_at = event.sequence, now
+                self._actions.append(Publish(event))
+            case events.RunExited():
+                instance.exited_run = event.run
+                if instance.seen.run == event.run:
+                    instance.seen = events.ServiceSeen(event.service, event.run, "stopped", Protection.STOPPED, False)
+                self._repeat_at = now
+            case events.Promoted():
+                instance.busy_until, instance.promote_seconds = 0.0, event.seconds
+                seen = instance.seen
+                instance.seen = events.ServiceSeen(event.service, event.run, "active", seen.protection, False)
+            case events.PromotionFailed():
+                instance.busy_until = 0.0
+                self._promotion_failed(instance, event)
+            case events.FenceDone() | events.FenceFailed():
+                instance.busy_until = now + (0.0 if isinstance(event, events.FenceDone) else REPEAT_SECONDS)
+            case _:
+                pass
+
+    def _promotion_failed(self, instance: Instance, event: events.PromotionFailed) -> None:
+        record = self.record
+        if record and record.active == self.site and instance.promote_attempts >= PROMOTE_ATTEMPTS_MAX:
+            self._actions.append(Publish(PromoteFailed(self.site, self.group.name, record.stamp, event.error)))
+
+    def _consent(self, request: Handover) -> None:
+        """Asked to hand over under the very stamp we serve: close for good under it, whoever follows."""
+        record = self.record
+        if record and record.active == self.site and request.stamp == record.stamp and request.target != self.site:
+            self.latched = record.stamp
+            self._repeat_at = 0.0
+
+    def _watch_peer(self, beat: Heartbeat) -> None:
+        """The new active's own word that it serves stands in for a lost `serving`."""
+        record = self.record
+        if record is None or beat.site != record.active or beat.marks.get(self.group.name) != record.stamp:
+            return
+        mine = [status for status in beat.services if status.group == self.group.name]
+        if mine and all(status.role == "active" and status.gate_open for status in mine):
+            self._peer_serving = record.stamp
+
+    # ------------------------------------------------------------------ decide
+
+    @property
+    def record(self) -> GroupRecord | None:
+        return self.member.records.get(self.group.name)
+
+    def act(self, now: float) -> None:
+        """Bring this site to what the record says."""
+        record = self.record
+        if record is None:
+            return
+        if record.stamp != self._stamp:
+            self._stamp, self._stamp_at, self._repeat_at = record.stamp, now, 0.0
+            for instance in self.instances.values():
+                instance.promote_attempts = 0
+        if record.active == self.site:
+            self._lead(record, now)
+        else:
+            self._follow(record, now)
+        action = self.gate.step(now)
+        if action is not None:
+            self._actions.append(action)
+        self._tell_applied(record)
+        if self._repeat_at <= now:
+            self._repeat_at = now + REPEAT_SECONDS
+            self._prove(record)
+
+    def _lead(self, record: GroupRecord, now: float) -> None:
+        gate, stamp = self.gate, record.stamp
+        if not gate.seen:
+            return
+        self._check_isolation(record, now)
+        stored = gate.stored
+        if not gate.open and stored == stamp and not gate.asked(stamp, self.site):
+            self.latched = stamp
+        if self.latched == stamp:
+            gate.want(stamp, None)
+            return
+        for instance in self.instances.values():
+            self._resume(instance, record, now)
+        # Which site is active never changes within one decision: a gate open under it stays open through re-arms.
+        going_on = (
+            gate.open
+            and stored is not None
+            and (stored.epoch, stored.decision_id)
+            == (
+                stamp.epoch,
+                stamp.decision_id,
+            )
+        )
+        if going_on or (self._is_confirmed(stamp, now) and self.certificate(record, now) is not None):
+            gate.want(stamp, self.site)
+            self._say_serving(record)
+
+    def _is_confirmed(self, stamp: Stamp, now: float) -> bool:
+        if self._confirmed == stamp:
+            return True
+        if now >= self._read_at:
+            self._read_at = now + READ_DEADLINE_SECONDS
+            self._actions.append(ReadRecord(self.group.name, READ_DEADLINE_SECONDS))
+        return False
+
+    def certificate(self, record: GroupRecord, now: float) -> str | None:
+        """Why the old active can serve nobody (PROTOCOL R6), or None if that is not known yet.
+
+        With a single gateway its switch is the certificate: until it has applied this stamp, nothing that we answer
+        reaches a client, so our end may open beside it.
+        """
+        if len(record.gateways) == 1:
+            return "single gateway"
+        if all(record.stamp <= self._acks.get(gateway, Stamp(0, "")) for gateway in record.gateways):
+            return "all gateways applied"
+        if self._old_fenced is not None and record.prev_id == str(self._old_fenced):
+            return "old active fenced"
+        timing = self.member.timing
+        wait = timing.fence_after_seconds * CLOCK_RATE_MARGIN + timing.window_seconds + EXECUTION_SECONDS
+        return "fence time has passed" if now - self._stamp_at >= wait else None
+
+    def _resume(self, instance: Instance, record: GroupRecord, now: float) -> None:
+        seen = instance.seen
+        if seen.role != "standby" or not seen.run or now < instance.busy_until:
+            return
+        if instance.promote_attempts >= PROMOTE_ATTEMPTS_MAX:
+            return
+        instance.promote_attempts += 1
+        instance.busy_until = now + DRIVER_DEADLINE_SECONDS
+        self._actions.append(Promote(seen.service, record.stamp, record.reason, DRIVER_DEADLINE_SECONDS))
+
+    def _say_serving(self, record: GroupRecord) -> None:
+        decision = (record.stamp.epoch, record.stamp.decision_id)
+        if self._served == decision or not self.gate.settled(record.stamp):
+            return
+        if all(instance.seen.role == "active" for instance in self.instances.values()):
+            self._served = decision
+            seconds = max(instance.promote_seconds for instance in self.instances.values())
+            self._actions.append(Publish(Serving(self.site, self.group.name, record.stamp, seconds)))
+
+    def _check_isolation(self, record: GroupRecord, now: float) -> None:
+        """An active that K voters no longer see closes itself, unless there is nobody to hand over to (R4)."""
+        others = [voter for voter in record.voters if voter != self.site]
+        seen = sum(self.member.sees(voter, now) for voter in others) + (self.site in record.voters)
+        if seen >= blocking(len(record.voters)) or not record.in_sync:
+            self._lonely_since = None
+            return
+        if self._lonely_since is None:
+            self._lonely_since = now
+        if now - self._lonely_since >= self.member.timing.fence_after_seconds and self.gate.open:
+            self.latched = record.stamp
+
+    def _follow(self, record: GroupRecord, now: float) -> None:
+        self.gate.want(record.stamp, record.active)
+        if self.gate.open or self._peer_serving != record.stamp:
+            return
+        for instance in self.instances.values():
+            seen = instance.seen
+            if seen.role == "active" and seen.run and now >= instance.busy_until:
+                instance.busy_until = now + DRIVER_DEADLINE_SECONDS
+                self._actions.append(
+                    Fence(seen.service, seen.run, record.stamp, record.reason, DRIVER_DEADLINE_SECONDS)
+                )
+
+    # ------------------------------------------------------------------ out
+
+    def _tell_applied(self, record: GroupRecord) -> None:
+        """Say once that this site's own ends follow the stamp."""
+        if self.gate.settled(record.stamp):
+            told = Applied(self.site, self.group.name, record.stamp, tuple(sorted(self.gate.present)), 0.0)
+            if told != self._told:
+                self._told = told
+                self._actions.append(Publish(told))
+
+    def _prove(self, record: GroupRecord) -> None:
+        """Proofs are repeated while they matter: one message may be lost."""
+        for name, instance in self.instances.items():
+            kind = None
+            run = instance.exited_run
+            if record.active == self.site and names_run(record.active_run, name, run):
+                kind = ProofKind.EXITED
+            elif self.latched == record.stamp and self.gate.settled(record.stamp) and not self.gate.open:
+                kind, run = ProofKind.FENCED, instance.seen.run or run
+            if kind is not None:
+                self._actions.append(Publish(self._proof(record, name, run, kind), flush=True))
+
+    def _proof(self, record: GroupRecord, service: str, run: str, kind: ProofKind) -> Proof:
+        return Proof(
+            group=self.group.name,
+            service=service,
+            site=self.site,
+            stamp=record.stamp,
+            run=run,
+            incarnation=self.member.incarnation,
+            kind=kind,
+            gate_closed=not self.gate.open,
+        )
+
+    def statuses(self, now: float) -> tuple[ServiceStatus, ...]:
+        """For the heartbeat."""
+        record = self.record
+        latched = record is not None and self.latched == record.stamp
+        return tuple(
+            ServiceStatus(
+                service=name,
+                group=self.group.name,
+                run=instance.seen.run,
+                role=instance.seen.role,
+                protection=instance.seen.protection,
+                in_sync=instance.seen.in_sync,
+                gate_open=self.gate.open,
+                self_fenced=latched,
+                checkpoint_sequence=instance.checkpoint_sequence,
+                checkpoint_age_seconds=0.0 if instance.checkpoint_at is None else now - instance.checkpoint_at,
+            )
+            for name, instance in self.instances.items()
+        )
+
+    def deadline(self) -> float | None:
+        times = [self._repeat_at]
+        gate = self.gate.deadline()
+        if gate is not None:
+            times.append(gate)
+        if self._lonely_since is not None and self.latched != self._stamp and self.gate.open:
+            times.append(self._lonely_since + self.member.timing.fence_after_seconds)
+        return min(times) if self.record is not None else None
+
+    def take_actions(self) -> list[Action]:
+        actions, self._actions = self._actions, []
+        return actions
