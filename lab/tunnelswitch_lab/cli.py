@@ -1,0 +1,162 @@
+"""The command `tunnelswitch-lab`: up, status, run, down.
+
+It parses and prints. A user's mistake is one line with the remedy on standard error and exit status 2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tunnelswitch_lab import faults, teardown
+from tunnelswitch_lab.options import (
+    DEFAULT_REALTIME_PRIORITY,
+    WORKLOADS,
+    LabError,
+    LabOptions,
+    RunOptions,
+    parse_detect,
+)
+from tunnelswitch_lab.state import State, locked
+from tunnelswitch_lab.status import describe
+from tunnelswitch_lab.testbed import Testbed, check_machine, check_root, usable_layout
+
+_USAGE_STATUS = 2
+
+app = typer.Typer(
+    help="The testbed on one machine: three sites with real switches, a real bus, and faults.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Name = Annotated[str, typer.Option(help="which lab; several may live at once")]
+Detect = Annotated[str, typer.Option(help="heartbeat and BFD interval in milliseconds x multiplier")]
+Interval = Annotated[float, typer.Option(min=1.0, help="milliseconds from checkpoint to checkpoint of the service")]
+
+
+@app.command()
+def up(
+    name: Name = "lab",
+    detect: Detect = "20x3",
+    realtime: Annotated[int, typer.Option(min=0, max=99, help="SCHED_FIFO priority of the agents; 0: none")] = 0,
+    checkpoint_interval: Interval = 25.0,
+    agents: Annotated[bool, typer.Option("--agents/--no-agents", help="also start the service and the agents")] = True,
+) -> None:
+    """Build a lab and leave it up."""
+    interval_seconds, multiplier = parse_detect(detect)
+    _finish(_up(LabOptions(name, interval_seconds, multiplier, realtime), checkpoint_interval, agents))
+
+
+@app.command()
+def status(
+    name: Name = "lab",
+    form: Annotated[str, typer.Option("-f", "--format", help="json or pretty")] = "pretty",
+) -> None:
+    """Name every namespace, address, process, socket and URL of a lab."""
+    if form not in ("json", "pretty"):
+        raise LabError(f"-f {form!r} is not a format: json or pretty")
+    description = describe(State.load(usable_layout(name).name))
+    if form == "json":
+        print(json.dumps(description, indent=2))
+    else:
+        _print_pretty(description)
+
+
+@app.command()
+def down(name: Name = "lab") -> None:
+    """Remove a lab, also a half-built or abandoned one."""
+    check_root()
+    layout = usable_layout(name)
+    if not teardown.leftovers(layout):
+        print(f"there is no lab {name!r}: nothing to do")
+        return
+    with locked(layout):
+        _finish(teardown.demolish(layout))
+    print(f"lab {name!r} is gone")
+
+
+@app.command("run")
+def run_series(
+    fault: Annotated[str, typer.Option(help=f"one of {', '.join(faults.FAULTS)}")],
+    out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)],
+    workload: Annotated[str, typer.Option(help="what is protected: " + ", ".join(WORKLOADS))] = "process",
+    checkpoint_interval: Interval = 25.0,
+    detect: Detect = "20x3",
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="how many times")] = 1,
+    name: Name = "lab",
+    realtime: Annotated[bool, typer.Option("--realtime/--no-realtime", help="SCHED_FIFO for agents and probe")] = True,
+) -> None:
+    """Inject a fault, measure what the clients saw, and write it all down."""
+    if workload not in WORKLOADS:
+        raise LabError(f"--workload {workload!r} is not known: {', '.join(WORKLOADS)}")
+    try:
+        faults.find(fault)
+    except ValueError as error:
+        raise LabError(str(error)) from None
+    interval_seconds, multiplier = parse_detect(detect)
+    check_machine()
+    usable_layout(name)
+    lab = LabOptions(name, interval_seconds, multiplier, DEFAULT_REALTIME_PRIORITY if realtime else 0)
+    from tunnelswitch_lab.experiment import run_experiment  # measuring needs much that up and down do not
+
+    _finish(run_experiment(RunOptions(lab, fault, out, workload, runs, checkpoint_interval)))
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    try:
+        app(standalone_mode=True)
+    except LabError as error:
+        print(f"tunnelswitch-lab: {error}", file=sys.stderr)
+        raise SystemExit(_USAGE_STATUS) from None
+    except BrokenPipeError:
+        raise SystemExit(_USAGE_STATUS) from None
+
+
+async def _up(options: LabOptions, checkpoint_interval_ms: float, with_agents: bool) -> None:
+    bed = await Testbed.up(options, lambda step: print(f"{step} ...", flush=True))
+    try:
+        if with_agents:
+            print("service and agents ...", flush=True)
+            await bed.start_service(checkpoint_interval_ms)
+            await bed.start_agents()
+    except BaseException:
+        await bed.down()
+        raise
+    await bed.close()
+    print(f"lab {options.name!r} is up; tunnelswitch-lab status --name {options.name} says what is where")
+
+
+def _finish(work: Coroutine[Any, Any, object]) -> None:
+    try:
+        asyncio.run(work)
+    except KeyboardInterrupt:
+        print("tunnelswitch-lab: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _print_pretty(description: dict[str, Any]) -> None:
+    """One fact a line, whole, to copy from."""
+    print(f"lab {description['name']}, {'ready' if description['ready'] else 'not ready'}")
+    print(f"  configuration  {description['deployment_file']}")
+    client, service = description["client"], description["service"]
+    print(f"  client         {client['address']} in {client['namespace']}, seen at {client['capture']['device']}")
+    print(f"  service        RTP {service['rtp']}, probe {service['probe']}")
+    for name, site in description["sites"].items():
+        print(f"{name}: {site['kind']}")
+        print(f"  namespace      {site['namespace']}")
+        print(f"  underlay       {site['underlay_address']}")
+        print(f"  OVSDB          {site['ovsdb']}")
+        print(f"  NATS           {site['nats_url']}, monitor {site['nats_monitor_url']}")
+        for program, url in site["metrics_urls"].items():
+            print(f"  {program + ' metrics':15}{url}")
+    print("processes:")
+    for proc in description["processes"]:
+        print(f"  {proc['name']:20}{proc['pid']:>8} {'runs' if proc['alive'] else 'dead'}  {proc['log']}")

@@ -1,0 +1,97 @@
+"""The deployment file of a lab: the one TOML file that all its agents read.
+
+It writes what the lab's layout and the user's options say; docs/configuration.md explains the keys.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tunnelswitch_lab import layout as names
+from tunnelswitch_lab.layout import Layout, Site
+from tunnelswitch_lab.options import LabOptions
+
+SERVICE, GROUP = "pbx", "voip"
+HOOKS = Path(__file__).parent / "workload" / "hooks"
+HOOK_TIMEOUT_SECONDS = 2.0
+
+
+def write(layout: Layout, options: LabOptions) -> Path:
+    """Write the deployment file into the lab's run directory and return its path."""
+    temporary = layout.deployment_file.with_suffix(".new")
+    temporary.write_text(render(layout, options))
+    return temporary.replace(layout.deployment_file)
+
+
+def render(layout: Layout, options: LabOptions) -> str:
+    """The deployment file's text."""
+    tables = [
+        _table("cluster", name=layout.name, nats_urls=[site.nats_url for site in layout.sites]),
+        *(_site(site) for site in layout.sites),
+        _table(
+            f"groups.{GROUP}",
+            preferred=names.SERVERS[0],
+            standby=names.SERVERS[1],
+            gateways=[names.GATEWAY],
+            voters=list(names.SITES),
+            services=[SERVICE],
+        ),
+        _table(f"groups.{GROUP}.policy", automatic=True, failback="manual", hysteresis_seconds=5.0),
+        *_service(layout),
+        _table(
+            "detection",
+            interval_seconds=options.interval_seconds,
+            multiplier=options.multiplier,
+            floor_seconds=0.0,
+            fence_after_seconds=1.0,
+            unanswered_seconds=0.5,
+        ),
+        _table("runtime", realtime_priority=options.realtime_priority, lock_memory=False),
+    ]
+    return "\n".join(tables)
+
+
+def _site(site: Site) -> str:
+    keys: dict[str, object] = {
+        "kind": "server" if site.is_server else "gateway",
+        "underlay_address": site.underlay_address,
+        "ovsdb": site.ovsdb,
+        "bridges": ["br-svc"],
+        "probe_bridge": "br-probe",
+        "nats_server": site.name,
+        "nats_url": site.nats_url,
+        "agent_metrics": site.agent_metrics,
+    }
+    if not site.is_server:
+        keys |= {"switcher_metrics": site.switcher_metrics, "client_port": names.CLIENT_PORT}
+    return _table(f"sites.{site.name}", **keys)
+
+
+def _service(layout: Layout) -> list[str]:
+    directory = str(layout.service_directory / "{site}")
+    return [
+        _table(
+            f"services.{SERVICE}",
+            driver="exec",
+            bridge="br-svc",
+            t2_key=names.T2_KEY,
+            t3_key=names.T3_KEY,
+            address=names.SERVICE_ADDRESS,
+            buffering="none",
+        ),
+        _table(
+            f"services.{SERVICE}.exec",
+            promote=[str(HOOKS / "promote"), directory],
+            fence=[str(HOOKS / "fence"), directory],
+            status=[str(HOOKS / "status"), directory],
+            health=[],
+            timeout_seconds=HOOK_TIMEOUT_SECONDS,
+            notify_socket=str(layout.notify_socket("{site}")),
+        ),
+    ]
+
+
+def _table(header: str, **keys: object) -> str:
+    # Strings, numbers, booleans and arrays are written alike in JSON and TOML.
+    return "\n".join([f"[{header}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items()), ""])

@@ -1,0 +1,52 @@
+"""What a user may choose: about a lab, and about a series of runs in it. Checked here, so that nobody else must."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+WORKLOADS = ("process",)
+DEFAULT_REALTIME_PRIORITY = 10
+
+_DETECT = re.compile(r"(\d+(?:\.\d+)?)x(\d+)")
+
+
+class LabError(Exception):
+    """Something a user can put right; the text says how, in one line."""
+
+
+@dataclass(frozen=True)
+class LabOptions:
+    """How a lab's agents are set up.
+
+    `realtime_priority` is 0 for the ordinary scheduler, or 1 to 99 for SCHED_FIFO in the agents.
+    """
+
+    name: str = "lab"
+    interval_seconds: float = 0.02
+    multiplier: int = 3
+    realtime_priority: int = 0
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """A series of runs: bring a lab up, inject `fault` in each run, measure, write everything below `out`."""
+
+    lab: LabOptions
+    fault: str
+    out: Path
+    workload: str = "process"
+    runs: int = 1
+    checkpoint_interval_ms: float = 25.0
+
+
+def parse_detect(text: str) -> tuple[float, int]:
+    """`10x3` as (interval in seconds, multiplier). Raises LabError that says what is wrong."""
+    found = _DETECT.fullmatch(text)
+    if not found:
+        raise LabError(f"--detect {text!r} is not MILLISECONDSxMULTIPLIER: write for example 10x3")
+    interval_seconds, multiplier = float(found[1]) / 1000, int(found[2])
+    if not 0.001 <= interval_seconds <= 60 or not 2 <= multiplier <= 50:
+        raise LabError(f"--detect {text!r} is out of range: 1 to 60000 milliseconds, times 2 to 50")
+    return interval_seconds, multiplier
