@@ -35,6 +35,8 @@ COMMIT_DEADLINE_SECONDS = 1.0
 READ_DEADLINE_SECONDS = 0.5
 RECONCILE_SECONDS = 1.0
 REPORT_WAIT_SECONDS = 5.0
+# A condition not seen for so long has ended.
+SAID_SECONDS = 3.0
 # The active's word that its standby is lost must stand for so long before the record says so.
 PROTECTION_HOLD_SECONDS = 0.3
 
@@ -82,7 +84,8 @@ class GroupDecider:
         self._protection: tuple[tuple[bool, str, str], float] | None = None
         self._asked_at = float("-inf")
         self._report: _Report | None = None
-        self._said: tuple[str, str] | None = None
+        self._said: dict[tuple[str, str], float] = {}
+        self._house_at: float | None = None
         self._told: Stamp | None = None
         self._below_mark = 0
         self._actions: list[Action] = []
@@ -105,6 +108,7 @@ class GroupDecider:
                     self._read(now)
             case PromoteFailed() if event.group == self.group.name:
                 self._say(now, "alarm", f"{event.site} could not take over under {event.stamp}: {event.error}")
+                self.evidence.promote_failed = event
             case Serving() if event.group == self.group.name:
                 self._mark_promoted(event, now)
             case events.DataPlaneSeen():
@@ -180,6 +184,7 @@ class GroupDecider:
     def decide(self, now: float) -> None:
         """What follows from all that is known now."""
         record = self.record
+        self._house_at = None
         if self._commit is not None and now >= self._commit.abandon_at:
             self._commit.unknown = True
             self._commit.abandon_at = now + COMMIT_DEADLINE_SECONDS
@@ -197,6 +202,8 @@ class GroupDecider:
         self._finish_report(now)
 
     def _conclude(self, record: GroupRecord, now: float) -> None:
+        if self._go_back(record, now):
+            return
         verdict = self.evidence.conclude(record, now)
         if verdict is None:
             half = self.evidence.half_seen(record, now)
@@ -220,7 +227,21 @@ class GroupDecider:
         elif verdict.consent_needed:
             self._ask(record, target, verdict, now)
         else:
-            self._move(record, target, verdict, now)
+            self._move(record, target, record.standby_run, verdict, now)
+
+    def _go_back(self, record: GroupRecord, now: float) -> bool:
+        """A target that could not take over was never exposed, so the old copy, closed and not yet destroyed, is whole:
+        a new epoch gives it back (PROTOCOL R7)."""
+        failed = self.evidence.promote_failed
+        if failed is None or failed.stamp != record.stamp or failed.site != record.active:
+            return False
+        runs = self.evidence.runs(record.previous, now)
+        statuses = self.evidence.statuses(record.previous, now)
+        if not runs or any(status.role != "active" for status in statuses.values()):
+            return False
+        verdict = Verdict(Reason.PROMOTE_FAILED, (f"{failed.site}: {failed.error}",))
+        self._move(record, record.previous, runs, verdict, now)
+        return True
 
     def _ask(self, record: GroupRecord, target: str, verdict: Verdict, now: float) -> None:
         """Consent first: the active closes its gate and says so, which is a proof. Asked again each second."""
@@ -232,7 +253,7 @@ class GroupDecider:
         request = Handover(self.group.name, record.stamp, target, verdict.reason, self.decider)
         self._actions.append(Publish(request, flush=True))
 
-    def _move(self, record: GroupRecord, target: str, verdict: Verdict, now: float) -> None:
+    def _move(self, record: GroupRecord, target: str, run: str, verdict: Verdict, now: float) -> None:
         self._counter += 1
         stored = self.gate.stored.epoch if self.gate.stored else 0
         epoch = 1 + max(record.stamp.epoch, stored, self._highest_epoch)
@@ -243,7 +264,7 @@ class GroupDecider:
             active=target,
             previous=record.active,
             in_sync=False,
-            active_run=record.standby_run,
+            active_run=run,
             standby_run="",
             reason=verdict.reason,
             evidence=verdict.evidence,
@@ -280,10 +301,13 @@ class GroupDecider:
         if self._protection is None or self._protection[0] != should:
             self._protection = (should, now)
         in_sync, active_run, standby_run = should
-        if in_sync or now - self._protection[1] >= PROTECTION_HOLD_SECONDS:
-            evidence = ("standby is in sync",) if in_sync else (f"{record.active} has no standby in sync",)
-            changed = replace(record, in_sync=in_sync, active_run=active_run, standby_run=standby_run)
-            self._rearm(replace(changed, reason=Reason.PROTECTION, evidence=evidence), now)
+        due = self._protection[1] + (0.0 if in_sync else PROTECTION_HOLD_SECONDS)
+        if now < due:
+            self._house_at = due
+            return
+        evidence = ("standby is in sync",) if in_sync else (f"{record.active} has no standby in sync",)
+        changed = replace(record, in_sync=in_sync, active_run=active_run, standby_run=standby_run)
+        self._rearm(replace(changed, reason=Reason.PROTECTION, evidence=evidence), now)
 
     def _rearm_fenced(self, record: GroupRecord, now: float) -> bool:
         statuses = self.evidence.statuses(record.active, now)
@@ -423,15 +447,17 @@ class GroupDecider:
         gate = self.gate.deadline()
         if gate is not None:
             times.append(gate)
-        if self._protection is not None:
-            times.append(max(self._protection[1] + PROTECTION_HOLD_SECONDS, self._reconcile_at - RECONCILE_SECONDS))
+        if self._house_at is not None:
+            times.append(self._house_at)
         return min(times)
 
     def _say(self, now: float, action: str, reason: str, evidence: tuple[str, ...] = ()) -> None:
-        """Publish a decision or refusal; the same one is not said again until something else was."""
-        if self._said == (action, reason):
+        """Publish a decision or refusal. While the same one holds it is said once; when it comes back, again."""
+        said_at = self._said.pop((action, reason), float("-inf"))
+        self._said = {key: at for key, at in self._said.items() if now - at <= SAID_SECONDS}
+        self._said[action, reason] = now
+        if now - said_at <= SAID_SECONDS:
             return
-        self._said = (action, reason)
         stamp = self.record.stamp if self.record else Stamp(0, "none")
         self._actions.append(Publish(Decision(self.gate.site, self.group.name, stamp, action, reason, evidence)))
 

@@ -14,6 +14,7 @@ from tunnelswitch.core.facts import (
     Heartbeat,
     MoveRequest,
     Path,
+    PromoteFailed,
     Proof,
     ProofKind,
     Protection,
@@ -49,12 +50,14 @@ class Evidence:
     proofs: dict[str, Proof] = field(default_factory=dict)
     wish: MoveRequest | None = None
     asked_reason: Reason | None = None
+    promote_failed: PromoteFailed | None = None
 
     def void(self) -> None:
         """A new stamp is in force."""
         self.proofs.clear()
         self.wish = None
         self.asked_reason = None
+        self.promote_failed = None
 
     def hear(self, beat: Heartbeat, now: float) -> None:
         self.ballots[beat.site] = Ballot(beat, now)

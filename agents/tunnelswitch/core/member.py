@@ -168,8 +168,10 @@ class Member:
 
     def _heartbeat(self, now: float) -> Heartbeat:
         interval = self.timing.interval_seconds
-        # Keep the cadence unless a whole interval was missed.
-        self._beat_at = self._beat_at + interval if now < self._beat_at + interval else now + interval
+        if now >= self._beat_at:
+            # Keep the cadence unless a whole interval was missed; a beat out of turn leaves it alone.
+            self._beat_at = max(self._beat_at, now - interval) + interval
+            self._beat_at = self._beat_at if self._beat_at > now else now + interval
         self._urgent = False
         self._sequence += 1
         self._sent.append((self._sequence, now))
