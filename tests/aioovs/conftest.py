@@ -1,0 +1,57 @@
+"""Fixtures: real servers, and a proxy that can hold, cut and spoil what goes to one."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from proxy import Proxy
+from real_ovs import Ovs
+
+
+@pytest.fixture
+def bare_ovs() -> Iterator[Callable[[], Ovs]]:
+    """Makes databases whose server the test itself starts. The path is short: a unix socket's may have 107 bytes."""
+    made: list[Ovs] = []
+
+    def make() -> Ovs:
+        made.append(Ovs(Path(tempfile.mkdtemp(prefix="aioovs-"))))
+        return made[-1]
+
+    yield make
+    for ovs in made:
+        ovs.stop()
+        shutil.rmtree(ovs.directory)
+
+
+@pytest.fixture
+def ovs(bare_ovs: Callable[[], Ovs]) -> Ovs:
+    """A running ovsdb-server with an initialised database."""
+    one = bare_ovs()
+    one.start()
+    return one
+
+
+@pytest.fixture
+def switch(ovs: Ovs) -> Ovs:
+    """The same with a running ovs-vswitchd."""
+    ovs.start_switch()
+    return ovs
+
+
+@pytest.fixture
+async def proxied(ovs: Ovs) -> AsyncIterator[Callable[[], Awaitable[Proxy]]]:
+    """Makes proxies in front of the running server."""
+    made: list[Proxy] = []
+
+    async def make() -> Proxy:
+        made.append(Proxy(ovs.directory / f"proxy{len(made)}.sock", ovs.socket))
+        await made[-1].start()
+        return made[-1]
+
+    yield make
+    for proxy in made:
+        await proxy.stop()
