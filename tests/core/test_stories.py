@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from world import World, protected_world, with_policy
+
 from tunnelswitch.core import events, facts
 from tunnelswitch.core.facts import Reason
-from world import World, protected_world, with_policy
 
 
 @pytest.fixture

@@ -161,3 +161,10 @@ class FenceDone:
 class FenceFailed:
     service: str
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderSeen:
+    """The site whose NATS node leads the epoch store's stream; empty if there is none."""
+
+    site: str

@@ -1,0 +1,148 @@
+"""Carries out the core's actions through the ports, and posts what they came to.
+
+Order: actions of one batch start in the order given; one published with `flush` has left the socket before the next
+starts. From there all run in parallel. Every one has its own deadline, and an adapter that raises what it should not is
+an event and a counter, never the end of the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import structlog
+
+from tunnelswitch.core import actions, events
+from tunnelswitch.core.actions import Action
+from tunnelswitch.errors import CommitRefusedError, EpochStoreError, TunnelswitchError
+from tunnelswitch.ports import Bus, DataPlane, Emit, Epochs, ServiceDriver
+
+FLUSH_DEADLINE_SECONDS = 0.005
+RUNNING_MAX = 512
+
+_log = structlog.get_logger("tunnelswitch.executor")
+
+
+class Executor:
+    """What one process can do to the world.
+
+    Args:
+        post: where the results go; set by `connect` because the pump and the executor need each other.
+        data_plane: None where there is none to switch (gateway agent).
+        drivers: by service.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        epochs: Epochs,
+        data_plane: DataPlane | None = None,
+        drivers: Mapping[str, ServiceDriver] | None = None,
+    ) -> None:
+        self._bus = bus
+        self._epochs = epochs
+        self._data_plane = data_plane
+        self._drivers = dict(drivers or {})
+        self._post: Emit = lambda event: None
+        self._running: set[asyncio.Task[None]] = set()
+        self._pinning: asyncio.Task[None] | None = None
+        self.refused = 0
+
+    def connect(self, post: Emit) -> None:
+        self._post = post
+
+    async def close(self) -> None:
+        """Abandon what still runs."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def perform(self, batch: tuple[Action, ...]) -> None:
+        """Start every action of the batch."""
+        for index, action in enumerate(batch):
+            if not isinstance(action, actions.Publish):
+                self._start(action)
+                continue
+            self._bus.publish(action.message)
+            rest = batch[index + 1 :]
+            if action.flush and any(not isinstance(later, actions.Publish) for later in rest):
+                self._spawn(self._after_flush(rest))
+                return
+
+    async def _after_flush(self, rest: tuple[Action, ...]) -> None:
+        await self._bus.flush(FLUSH_DEADLINE_SECONDS)
+        self.perform(rest)
+
+    def _start(self, action: Action) -> None:
+        match action:
+            case actions.ReadRecord():
+                self._spawn(self._read(action))
+            case actions.CommitRecord():
+                self._spawn(self._commit(action))
+            case actions.ApplyTunnels():
+                self._spawn(self._apply(action))
+            case actions.Promote() | actions.Fence():
+                self._spawn(self._drive(action))
+            case actions.PinLeader():
+                if self._pinning is None or self._pinning.done():
+                    self._pinning = self._spawn(self._pin(action))
+            case _:
+                raise TypeError(f"no executor for {type(action).__name__}")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        if len(self._running) >= RUNNING_MAX:
+            self.refused += 1
+            work.close()
+            _log.error("too many actions at once", limit=RUNNING_MAX, remedy="is NATS or OVSDB hanging?")
+            return None
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("an action failed in an unforeseen way", error=repr(error))
+
+    async def _read(self, action: actions.ReadRecord) -> None:
+        try:
+            record, revision = await self._epochs.read(action.group, action.deadline_seconds)
+        except TunnelswitchError as error:
+            self._post(events.ReadFailed(action.group, error.diagnostics()))
+        else:
+            self._post(events.RecordRead(action.group, record, revision))
+
+    async def _commit(self, action: actions.CommitRecord) -> None:
+        try:
+            revision = await self._epochs.commit(action.record, action.revision, action.deadline_seconds)
+        except CommitRefusedError:
+            self._post(events.CommitRefused(action.record.group))
+        except EpochStoreError as error:
+            self._post(events.CommitUnknown(action.record.group, error.diagnostics()))
+        else:
+            self._post(events.Committed(action.record, revision))
+
+    async def _apply(self, action: actions.ApplyTunnels) -> None:
+        if self._data_plane is None:
+            self._post(events.SwitchFailed(action.group, "this process has no data plane"))
+            return
+        self._post(await self._data_plane.apply(action))
+
+    async def _drive(self, action: actions.Promote | actions.Fence) -> None:
+        driver = self._drivers.get(action.service)
+        if isinstance(action, actions.Promote):
+            missing = events.PromotionFailed(action.service, "no driver for it on this site")
+            self._post(await driver.promote(action) if driver else missing)
+        else:
+            absent = events.FenceFailed(action.service, "no driver for it on this site")
+            self._post(await driver.fence(action) if driver else absent)
+
+    async def _pin(self, action: actions.PinLeader) -> None:
+        try:
+            leader = await self._epochs.pin_leader(action.avoid)
+        except TunnelswitchError as error:
+            _log.debug("leader not pinned", error=error.diagnostics())
+        else:
+            self._post(events.LeaderSeen(leader or ""))
