@@ -1,0 +1,84 @@
+"""What a site sees of another: silence, paths, its own lateness."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunnelswitch.core.detector import GRACE_SECONDS_MIN, HOLD_WINDOWS, Detector
+from tunnelswitch.core.facts import Bus, Path
+
+WINDOW = 0.03
+
+
+@pytest.fixture
+def detector() -> Detector:
+    detector = Detector(("a", "b"), window_seconds=WINDOW, now=0.0)
+    detector.heard("a", 1.0)
+    detector.path("a", Path.UP, 1.0)
+    return detector
+
+
+def test_silent_after_one_window_and_not_before(detector: Detector) -> None:
+    assert detector.deadline() == pytest.approx(1.0 + WINDOW)
+    assert not detector.expire(1.0 + WINDOW - 0.001)
+    assert detector.expire(1.0 + WINDOW)
+    seen = detector.observation("a", 1.05)
+    assert seen.bus is Bus.SILENT
+    assert seen.bus_seconds == pytest.approx(0.02)
+
+
+def test_never_heard_is_unknown_for_a_grace_and_then_silent(detector: Detector) -> None:
+    detector.expire(GRACE_SECONDS_MIN - 0.1)
+    assert detector.observation("b", GRACE_SECONDS_MIN - 0.1).bus is Bus.UNKNOWN
+    detector.expire(GRACE_SECONDS_MIN)
+    assert detector.observation("b", GRACE_SECONDS_MIN).bus is Bus.SILENT
+
+
+def test_down_needs_path_and_bus_both_gone(detector: Detector) -> None:
+    detector.path("a", Path.DOWN, 1.02)
+    assert detector.down_since("a") is None, "the bus still works"
+    detector.expire(1.03)
+    assert detector.down_since("a") == pytest.approx(1.03)
+    detector.heard("a", 1.04)
+    assert detector.down_since("a") is None
+
+
+def test_a_path_that_is_not_known_is_not_down(detector: Detector) -> None:
+    detector.path("a", Path.UNKNOWN, 1.0)
+    detector.expire(2.0)
+    assert detector.down_since("a") is None
+
+
+def test_a_path_that_came_back_is_held_down_for_a_while(detector: Detector) -> None:
+    detector.path("a", Path.DOWN, 2.0)
+    detector.path("a", Path.UP, 2.1)
+    assert detector.observation("a", 2.1).path is Path.DOWN
+    detector.expire(2.1 + HOLD_WINDOWS * WINDOW)
+    assert detector.observation("a", 2.3).path is Path.UP
+
+
+def test_a_flapping_path_starts_its_hold_again(detector: Detector) -> None:
+    for n in range(10):
+        detector.path("a", Path.DOWN, 2.0 + n * 0.05)
+        detector.path("a", Path.UP, 2.02 + n * 0.05)
+        detector.expire(2.04 + n * 0.05)
+        assert not detector.reachable("a")
+
+
+def test_a_process_that_ran_late_starts_its_windows_again_and_abstains(detector: Detector) -> None:
+    assert detector.late(0.5, 1.5)
+    assert not detector.expire(1.5), "its own sleep is not the other's silence"
+    assert detector.abstains(1.5)
+    assert detector.expire(1.5 + WINDOW)
+    assert not detector.abstains(1.5 + WINDOW)
+
+
+def test_a_little_lateness_voids_nothing(detector: Detector) -> None:
+    assert not detector.late(WINDOW * 0.4, 1.02)
+    assert not detector.abstains(1.02)
+
+
+def test_sites_that_are_none_of_ours_are_ignored(detector: Detector) -> None:
+    assert not detector.heard("stranger", 1.0)
+    assert not detector.path("stranger", Path.DOWN, 1.0)
+    assert detector.down_since("stranger") is None
