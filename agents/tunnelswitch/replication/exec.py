@@ -1,0 +1,130 @@
+"""The `exec` driver: any service that commands can promote, fence and describe.
+
+A hook's status 0 is a word; it counts only with the process to show for it (promote) or the process gone (fence). The
+driver never starts the service and is never its parent. What is known of the service is the business of `watching`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from tunnelswitch.config import Exec
+from tunnelswitch.core.actions import Fence, Promote
+from tunnelswitch.core.events import FenceDone, FenceFailed, Promoted, PromotionFailed
+from tunnelswitch.ports import Emit
+from tunnelswitch.replication.hooks import Hooks
+from tunnelswitch.replication.watching import ServiceWatch, wait_for
+
+
+def _ignore(kind: str) -> None:
+    """Count nothing."""
+
+
+class ExecDriver:
+    """One service at one site; implements `ports.ServiceDriver`.
+
+    Args:
+        service: its name in the deployment file.
+        options: its `[services.NAME.exec]` table.
+        emit: takes ServiceSeen (on every change), RunExited and CheckpointSeen.
+        count: called with a short kind for everything bad that was ignored (see `ServiceWatch`).
+    """
+
+    def __init__(
+        self, service: str, options: Exec, site: str, emit: Emit, count: Callable[[str], None] = _ignore
+    ) -> None:
+        self._service = service
+        self._options = options
+        self._hooks = Hooks(service, site, options.timeout_seconds)
+        self._watch = ServiceWatch(service, options, site, self._hooks, emit, count)
+        self._promoting = False
+
+    @property
+    def health_failures(self) -> int:
+        """How often in a row the health hook has failed; no decision rests on it."""
+        return self._watch.health_failures
+
+    async def start(self) -> None:
+        """Listen for notices and begin to look; the first ServiceSeen follows.
+
+        Raises:
+            DriverError: the notify socket cannot be made.
+        """
+        self._watch.start()
+
+    async def close(self) -> None:
+        """Stop looking. The service goes on; hooks under way are ended."""
+        await self._watch.close()
+        await self._hooks.close()
+
+    async def promote(self, action: Promote) -> Promoted | PromotionFailed:
+        """Have the standby serve. Status 0 counts only while a process lives that can."""
+        if self._promoting:
+            return PromotionFailed(self._service, "a promotion is already under way")
+        self._promoting = True
+        try:
+            return await self._promote(action)
+        finally:
+            self._promoting = False
+
+    async def _promote(self, action: Promote) -> Promoted | PromotionFailed:
+        started_at = asyncio.get_running_loop().time()
+        before = self._watch.running
+        environment = _environment("active", action)
+        result = await self._hooks.run("promote", self._options.promote, environment, action.deadline_seconds)
+        if result.problem:
+            return PromotionFailed(self._service, result.problem)
+        if before is None or before is not self._watch.running:  # the hook started a process: learn which
+            await self._watch.look()
+        running = self._watch.running
+        if running is None:
+            return PromotionFailed(self._service, "promote ended with status 0, but no process serves")
+        self._watch.note_promoted()
+        return Promoted(self._service, running.run, asyncio.get_running_loop().time() - started_at)
+
+    async def fence(self, action: Fence) -> FenceDone | FenceFailed:
+        """Stop one run for good.
+
+        A run whose end we saw needs no hook. Otherwise the hook runs, and the process must be gone within the time that
+        is left; a hook that fails although the process is gone has done its work. A promotion under way is ended first.
+        """
+        now = asyncio.get_running_loop().time
+        limit_at = now() + min(action.deadline_seconds, self._hooks.limit_seconds)
+        if self._watch.has_ended(action.run):
+            return FenceDone(self._service, action.run)
+        if self._watch.running is None:
+            await self._watch.look()
+        running = self._watch.running
+        if running is not None and running.run != action.run:
+            return FenceFailed(self._service, f"run {action.run} is not here: run {running.run} is")
+        self._hooks.kill("promote", "was overtaken by a fence")
+        environment = _environment("fenced", action)
+        result = await self._hooks.run("fence", self._options.fence, environment, limit_at - now())
+        if running is None:
+            return await self._confirm_absent(action, result.problem)
+        if not result.problem:
+            await wait_for(running.ended, max(0.0, limit_at - now()))
+        if running.ended.is_set():
+            return FenceDone(self._service, action.run)
+        word = result.problem or "fence ended with status 0"
+        return FenceFailed(self._service, f"{word}; process {running.pid} of run {action.run} still runs")
+
+    async def _confirm_absent(self, action: Fence, problem: str) -> FenceDone | FenceFailed:
+        """Nobody was known before the hook ran: its word counts if no process is named afterwards either."""
+        if problem:
+            return FenceFailed(self._service, problem)
+        await self._watch.look()
+        running = self._watch.running
+        if running is not None:
+            return FenceFailed(self._service, f"fence ended with status 0; process {running.pid} still runs")
+        self._watch.note_ended(action.run)
+        return FenceDone(self._service, action.run)
+
+
+def _environment(role: str, action: Promote | Fence) -> dict[str, str]:
+    return {
+        "TUNNELSWITCH_ROLE": role,
+        "TUNNELSWITCH_EPOCH": str(action.stamp.epoch),
+        "TUNNELSWITCH_REASON": action.reason.value,
+    }
