@@ -23,6 +23,7 @@ from tunnelswitch_lab.procs import Proc
 
 SYSTEM_USER, SYSTEM_PASSWORD = "sys", "lab-only"  # a lab's bus is reachable from inside its namespaces only
 _READY_SECONDS = 30.0
+_TRIAL_STREAM = "lab-trial"
 _REQUEST_SECONDS = 2.0
 
 _CONFIGURATION = """\
@@ -138,6 +139,32 @@ async def lead_from_gateway(layout: Layout) -> None:
     if not await moved():
         await netns.run_inside(gateway.namespace, step_down)
         await netns.wait_for(moved, f"JetStream led by {gateway.name}", _READY_SECONDS)
+
+
+async def wait_committing(layout: Layout) -> None:
+    """Wait until a stream with three replicas can be made; a young leader finds its peers `offline` for a while.
+
+    Raises TimeoutError.
+    """
+    gateway = layout.gateway
+
+    async def made() -> bool:
+        client = await _connect(gateway.nats_url)
+        try:
+            manager = client.jetstream(timeout=_REQUEST_SECONDS)
+            await manager.add_stream(name=_TRIAL_STREAM, subjects=[_TRIAL_STREAM], num_replicas=len(layout.sites))
+            await manager.publish(_TRIAL_STREAM, b"")
+            await manager.delete_stream(_TRIAL_STREAM)
+        except NatsError:
+            return False
+        finally:
+            await client.close()
+        return True
+
+    async def poll() -> None:
+        await netns.wait_for(made, "a JetStream that commits on three replicas", _READY_SECONDS, 0.1)
+
+    await netns.run_inside(gateway.namespace, poll)
 
 
 async def wipe(layout: Layout) -> None:

@@ -127,10 +127,11 @@ class Testbed:
         return proc
 
     async def start_service(self, checkpoint_interval_ms: float = 25.0) -> None:
-        """Start both copies of the protected service: the primary's active, the secondary's standby.
+        """Start both copies of the protected service anew: the primary's active, the secondary's standby.
 
         Raises LabError if a copy does not start.
         """
+        await self.stop_service()
         await service.start(self.layout, self.spawn, checkpoint_interval_ms)
 
     async def start_agents(self, options: LabOptions | None = None) -> None:
@@ -148,7 +149,7 @@ class Testbed:
         await self.stop("agent-", "switcher-")
 
     async def stop_service(self) -> None:
-        """Stop both copies of the service and forget their state."""
+        """Stop both copies of the service."""
         await self.stop("service-")
 
     async def stop(self, *prefixes: str) -> None:
@@ -226,9 +227,11 @@ class Testbed:
 
     async def _wait_usable(self, progress: Progress) -> None:
         """Wait until T1 carries TCP and the gateway's node leads a complete JetStream cluster."""
-        await switches.wait_tunnel(self.layout)
         progress("waiting for JetStream to elect a leader")
         await messaging.lead_from_gateway(self.layout)
+        await messaging.wait_committing(self.layout)
+        # After the bus: its traffic has resolved the neighbours, on whom a cold tunnel waits a second.
+        await switches.wait_tunnel(self.layout)
 
 
 def usable_layout(name: str) -> Layout:

@@ -1,0 +1,86 @@
+"""Labs for the tests of the testbed: names that are ours alone, removed afterwards, also after a killed test run."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tunnelswitch_lab import netns, teardown
+from tunnelswitch_lab.layout import Layout
+from tunnelswitch_lab.options import LabOptions
+from tunnelswitch_lab.state import locked
+from tunnelswitch_lab.testbed import Testbed
+
+_NUMBERS = itertools.count()
+_OURS = re.compile(r"tsw-(t(\d+)_\d+)-wan")
+
+
+def remove(name: str) -> None:
+    layout = Layout(name)
+    if teardown.leftovers(layout):
+        with locked(layout):
+            asyncio.run(teardown.demolish(layout))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _swept() -> None:
+    """Remove what test runs left that did not live to do it themselves."""
+    for namespace in netns.existing("tsw-t"):
+        found = _OURS.fullmatch(namespace)
+        if found and not Path(f"/proc/{found[2]}").exists():
+            remove(found[1])
+
+
+@pytest.fixture
+def new_name() -> Iterator[Callable[[], str]]:
+    """Gives names for labs; the labs are removed after the test."""
+    given: list[str] = []
+
+    def give() -> str:
+        given.append(f"t{os.getpid()}_{next(_NUMBERS)}")
+        return given[-1]
+
+    yield give
+    for name in given:
+        remove(name)
+
+
+@pytest.fixture(scope="module")
+def shared_lab() -> Iterator[str]:
+    """The name of a lab that is up, without agents, for all tests of a module."""
+    name = f"t{os.getpid()}_{next(_NUMBERS)}"
+
+    async def build() -> None:
+        await (await Testbed.up(LabOptions(name))).close()
+
+    asyncio.run(build())
+    yield name
+    remove(name)
+
+
+@pytest.fixture
+async def bed(shared_lab: str) -> AsyncIterator[Testbed]:
+    """A hold on the shared lab; cuts are healed afterwards."""
+    testbed = await Testbed.attach(shared_lab)
+    yield testbed
+    await testbed.heal()
+    await testbed.close()
+
+
+@pytest.fixture
+def command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `tunnelswitch-lab` to its end."""
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        program = Path(sys.executable).with_name("tunnelswitch-lab")
+        return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+    return call
