@@ -17,10 +17,10 @@ from ovsdbapp.exceptions import OvsdbAppException
 
 from aioovs.changes import Changes
 from aioovs.errors import CommandError, SchemaError, TransactionTimeout
-from aioovs.keeper import Keeper, Timing
+from aioovs.keeper import Keeper
 from aioovs.remotes import Remote, SslFiles
 from aioovs.replica import RowView, bind_api
-from aioovs.session import Session
+from aioovs.session import Session, Timing
 from aioovs.transaction import (
     Guard,
     Operation,
@@ -190,8 +190,7 @@ class Database:
                 elif guard is not None:
                     judge(await self._send_alone(session, before), replica, guard)
                 committed_at = time.monotonic()
-                next_cfg = txn.get_increment_new_value() if changed and txn.increments else None
-                next_cfg = next_cfg if changed else replica.switch_config("next_cfg")
+                next_cfg = txn.new_next_cfg() if changed else replica.switch_config("next_cfg")
                 _post_commit(commands, txn, changed)
                 if wait_applied and next_cfg is not None:
                     await self._keeper.applied(next_cfg)

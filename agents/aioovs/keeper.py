@@ -11,7 +11,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import ovs.db.idl
@@ -21,7 +20,7 @@ from aioovs.changes import Audience, Disconnected, Kind, Resynced, RowChange, di
 from aioovs.errors import ConnectError, ConnectionLost, DatabaseClosed, NotConnected, SchemaError
 from aioovs.remotes import Remote, SslFiles
 from aioovs.replica import Binding, Replica, plain_columns
-from aioovs.session import Session
+from aioovs.session import Session, Timing
 
 _log = logging.getLogger(__name__)
 _KINDS: dict[str, Kind] = {
@@ -30,21 +29,6 @@ _KINDS: dict[str, Kind] = {
     ovs.db.idl.ROW_DELETE: "delete",
 }
 MAX_WAIT_GROWTH = 10
-
-
-@dataclass(frozen=True)
-class Timing:
-    """The bounds of a connection, in seconds; see Database."""
-
-    connect_deadline_seconds: float
-    liveness_interval_seconds: float
-    liveness_deadline_seconds: float
-    reconnect_wait_seconds: float
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not 0 < value <= 3600:
-                raise ValueError(f"{name} must be above 0 and at most 3600, not {value!r}")
 
 
 class Keeper:
@@ -171,12 +155,7 @@ class Keeper:
             raise error from None
 
     def _new_session(self) -> Session:
-        return Session(
-            self.name,
-            liveness_interval_seconds=self._timing.liveness_interval_seconds,
-            liveness_deadline_seconds=self._timing.liveness_deadline_seconds,
-            on_lost=self._session_lost,
-        )
+        return Session(self.name, self._timing, self._session_lost)
 
     async def _replicate(self, session: Session) -> Replica:
         answer = await session.request("get_schema", [self._schema])
@@ -241,7 +220,7 @@ class Keeper:
         self.problem = reason
         if self._ended is None:
             _log.warning("%s: connection lost: %s", self.name, reason)
-        self.audience.tell(Disconnected(reason))
+            self.audience.tell(Disconnected(reason))
 
     async def _keep(self) -> None:
         while True:

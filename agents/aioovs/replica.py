@@ -56,6 +56,9 @@ class CheckedRow(ovs.db.idl.Row):  # type: ignore[misc]
 
     def __setattr__(self, column_name: str, value: Any) -> None:
         self._check(column_name, value)
+        if self._data is not None and not self._table.columns[column_name].mutable:
+            # the server would refuse, and python-ovs would leave its index on the refused value
+            raise CommandError(f"{self._table.name}.{column_name} cannot be changed: delete the row and add another")
         super().__setattr__(column_name, value)
 
     def addvalue(self, column_name: str, key: Any) -> None:
@@ -174,10 +177,11 @@ def _plain(datum: Any) -> Any:
 
 
 def _create_indices(replica: Replica) -> None:
-    # ovsdbapp would index by the lookup column even where that column is not monitored
+    # ovsdbapp would index by the lookup column even where that column is not monitored. A column that can change is
+    # not indexed: python-ovs does not restore an index when a transaction fails (lookups then scan the table).
     for table in replica.tables.values():
         column = "name" if "name" in table.columns else idlutils.get_index_column(table)
-        if column in table.columns:
+        if column in table.columns and not table.columns[column].mutable:
             table.rows.index_create(idlutils.index_name(column)).add_column(column)
 
 

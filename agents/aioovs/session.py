@@ -14,6 +14,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ovs.jsonrpc
@@ -27,6 +28,21 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 MAX_BACKLOG_BYTES = 4 * 1024 * 1024
 
 
+@dataclass(frozen=True)
+class Timing:
+    """The bounds of a connection, in seconds; see Database."""
+
+    connect_deadline_seconds: float
+    liveness_interval_seconds: float
+    liveness_deadline_seconds: float
+    reconnect_wait_seconds: float
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 < value <= 3600:
+                raise ValueError(f"{name} must be above 0 and at most 3600, not {value!r}")
+
+
 class Session(asyncio.Protocol):
     """A connection. `on_lost(reason)` is called once, at once, when it ends for any reason.
 
@@ -34,17 +50,10 @@ class Session(asyncio.Protocol):
     `liveness_deadline_seconds` of one, the server is declared dead.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        liveness_interval_seconds: float,
-        liveness_deadline_seconds: float,
-        on_lost: Callable[[str], None],
-    ) -> None:
+    def __init__(self, name: str, timing: Timing, on_lost: Callable[[str], None]) -> None:
         self._name = name
-        self._interval_seconds = liveness_interval_seconds
-        self._deadline_seconds = liveness_deadline_seconds
+        self._interval_seconds = timing.liveness_interval_seconds
+        self._deadline_seconds = timing.liveness_deadline_seconds
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None

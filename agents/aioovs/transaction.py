@@ -43,6 +43,7 @@ class Outcome:
     changed: False when the commands changed nothing of what the replica holds; then nothing was written (a guard
         was checked with the server all the same) and `next_cfg` is the number last asked of ovs-vswitchd by anyone.
     applied: ovs-vswitchd's cur_cfg has reached `next_cfg`, as far as we have heard.
+    next_cfg: None where the database has none.
     submitted_at: when transact() was called; building the commands counts.
     committed_at: when the server's answer arrived, or when it was clear that nothing had to be sent.
     applied_at: when cur_cfg was seen to reach next_cfg; None unless that was waited for.
@@ -89,10 +90,11 @@ class Transaction(ovs.db.idl.Transaction):  # type: ignore[misc]
             raise NotConnected("the connection cannot take the transaction; nothing was sent")
         return bool(status != self.UNCHANGED)
 
-    @property
-    def increments(self) -> bool:
-        """Whether next_cfg is part of it."""
-        return self._inc_row is not None
+    def new_next_cfg(self) -> int | None:
+        """What a committed transaction has raised next_cfg to; None where there is none, or its row has gone."""
+        if self._inc_row is None or self._status != self.SUCCESS:
+            return None
+        return int(self.get_increment_new_value())
 
     def forget(self) -> None:
         """A reply that still comes is ignored."""

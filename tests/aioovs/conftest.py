@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
 
 import pytest
 from proxy import Proxy
@@ -13,18 +10,17 @@ from real_ovs import Ovs
 
 
 @pytest.fixture
-def bare_ovs() -> Iterator[Callable[[], Ovs]]:
+def bare_ovs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Ovs]]:
     """Makes databases whose server the test itself starts. The path is short: a unix socket's may have 107 bytes."""
     made: list[Ovs] = []
 
     def make() -> Ovs:
-        made.append(Ovs(Path(tempfile.mkdtemp(prefix="aioovs-"))))
+        made.append(Ovs(tmp_path_factory.mktemp("ovs")))
         return made[-1]
 
     yield make
     for ovs in made:
         ovs.stop()
-        shutil.rmtree(ovs.directory)
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from aioovs import Database, Guard, SetKeys
 from real_ovs import Ovs
+
+from aioovs import Database, Guard, SetKeys
 
 TABLES = {
     "Open_vSwitch": ["bridges", "external_ids"],

@@ -6,6 +6,8 @@ killed test run leaves nothing behind. It does NOT touch the machine's own Open 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -34,6 +36,13 @@ def wait_until(true: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
+async def eventually(true: Callable[[], bool]) -> None:
+    """Returns once `true()`; fails after a generous time."""
+    async with asyncio.timeout(START_DEADLINE_SECONDS):
+        while not true():  # noqa: ASYNC110 - what is looked at has no event
+            await asyncio.sleep(0.005)
+
+
 class Process:
     """A child that can be stopped, killed and waited for."""
 
@@ -41,7 +50,11 @@ class Process:
         self.log = (directory / f"{Path(command[0]).name}-{time.monotonic_ns()}.out").open("wb")
         environment = {**os.environ, "OVS_RUNDIR": str(directory), "OVS_LOGDIR": str(directory)}
         self.child = subprocess.Popen(
-            command, stdout=self.log, stderr=self.log, env=environment, preexec_fn=die_with_parent
+            command,
+            stdout=self.log,
+            stderr=self.log,
+            env=environment,
+            preexec_fn=die_with_parent,  # noqa: PLW1509
         )
 
     def signal(self, number: signal.Signals) -> None:
@@ -130,11 +143,11 @@ class Ovs:
         if self.switch is not None and self.switch.child.poll() is None:
             self.switch.signal(signal.SIGCONT)
             control = str(self.directory / "switchctl")
-            subprocess.run(["ovs-appctl", "-T", "5", "-t", control, "exit", "--cleanup"], capture_output=True)
-            try:
+            subprocess.run(
+                ["ovs-appctl", "-T", "5", "-t", control, "exit", "--cleanup"], check=False, capture_output=True
+            )
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self.switch.child.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                pass
         for process in (self.switch, self.server):
             if process is not None:
                 process.kill()
