@@ -1,0 +1,87 @@
+"""`tunnelswitch agent`: the program of every site. What it does there follows from the site's kind."""
+
+from __future__ import annotations
+
+from tunnelswitch.adapters.client_packets import ClientPackets
+from tunnelswitch.adapters.ovs_paths import OvsPaths
+from tunnelswitch.adapters.ovs_tunnels import OvsTunnels
+from tunnelswitch.config import Deployment
+from tunnelswitch.core.gate import Gate
+from tunnelswitch.core.gateway import SiteAgent
+from tunnelswitch.core.hosting import HostedGroup
+from tunnelswitch.core.member import Member
+from tunnelswitch.core.server import ServerAgent
+from tunnelswitch.processes.executor import Executor
+from tunnelswitch.processes.frame import Frame, Startable
+from tunnelswitch.processes.pump import Pump
+from tunnelswitch.replication import make_driver
+
+SERVER_HEARS = ("heartbeat", "epoch", "record", "proof", "handover", "applied", "serving")
+SITE_HEARS = ("heartbeat", "epoch", "record")
+
+
+async def run_agent(deployment: Deployment, site: str) -> None:
+    """Run the agent of `site` until told to stop."""
+    frame = Frame(deployment, site, "agent")
+    others = tuple(other for other in deployment.sites if other != site)
+    member = Member(site, frame.incarnation, frame.groups, others, frame.timing, Pump.now())
+    hosted = tuple(
+        HostedGroup(member, Gate(group, site, frame.ends(group))) for group in frame.groups if site in group.servers
+    )
+    machine = ServerAgent(member, hosted) if hosted else SiteAgent(member)
+    tables = OvsPaths.TABLES | OvsTunnels.TABLES if hosted else OvsPaths.TABLES
+    database = frame.database(tables)
+    on_database: list[Startable] = []
+    tunnels = None
+    if hosted:
+        tunnels = OvsTunnels(
+            database,
+            cluster=deployment.cluster.name,
+            site=site,
+            ends=tuple(end for group in hosted for end in frame.ends(group.group)),
+            groups=tuple(group.group.name for group in hosted),
+            allowed_bridges=frame.here.bridges,
+            emit=frame.emit,
+        )
+        on_database.append(tunnels)
+    addresses = deployment.addresses()
+    service_keys = frozenset(key for s in deployment.services.values() for key in (s.t2_key, s.t3_key))
+    on_database.append(
+        OvsPaths(
+            database,
+            cluster=deployment.cluster.name,
+            site=site,
+            peers={other: addresses[other] for other in others},
+            probe_bridge=frame.here.probe_bridge,
+            template_bridges=frame.here.bridges,
+            reserved_keys=service_keys,
+            interval_seconds=deployment.detection.interval_seconds,
+            multiplier=deployment.detection.multiplier,
+            emit=frame.emit,
+        )
+    )
+    bus, epochs = frame.bus(SERVER_HEARS if hosted else SITE_HEARS), frame.epochs()
+    parts: list[Startable] = [bus, epochs]
+    drivers = {}
+    if hosted:
+        for service in deployment.services_at(site):
+            driver = make_driver(service, deployment.services[service], site, frame.emit, frame.metrics.driver_problem)
+            drivers[service] = driver
+            parts.append(driver)
+    if frame.here.client_port:
+        carried = [service.name for group in frame.groups if site in group.gateways for service in group.services]
+        services = {name: deployment.services[name].address for name in carried}
+        parts.append(ClientPackets(frame.here.client_port, services, emit=frame.emit))
+
+    def ready() -> str | None:
+        unread = [name for name in member.groups if name not in member.records]
+        return f"no record read yet for {', '.join(unread)}: has `tunnelswitch init` been run?" if unread else None
+
+    await frame.run(
+        machine,
+        Executor(bus, epochs, tunnels, drivers),
+        parts=parts,
+        database=database,
+        on_database=on_database,
+        ready=ready,
+    )

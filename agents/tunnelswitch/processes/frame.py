@@ -1,0 +1,226 @@
+"""What every process of a site has in common: bus, epoch store, OVSDB, metrics, health, signals, and an orderly end.
+
+Nothing that is absent at start stops a process: NATS, OVSDB and devices are retried for ever, and /healthz says what is
+missing. Only a deployment file that cannot be used does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from aioovs import AioOvsError, Database, SslFiles
+from tunnelswitch.adapters.nats_bus import NatsBus
+from tunnelswitch.adapters.nats_epochs import NatsEpochs
+from tunnelswitch.adapters.realtime import apply_realtime
+from tunnelswitch.config import Deployment, Site
+from tunnelswitch.core.events import DataPlaneLost
+from tunnelswitch.core.member import Timing
+from tunnelswitch.core.topology import Group, Tunnel, tunnel_ends
+from tunnelswitch.processes.executor import Executor
+from tunnelswitch.processes.pump import Machine, Pump
+from tunnelswitch.telemetry.http import TelemetryServer
+from tunnelswitch.telemetry.metrics import Metrics
+
+OVSDB_RETRY_SECONDS = 1.0
+CLOSE_SECONDS = 3.0
+
+_log = structlog.get_logger("tunnelswitch.process")
+
+
+class Startable(Protocol):
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass
+class Frame:
+    """One process of one site. `kind` is agent or switcher."""
+
+    deployment: Deployment
+    site: str
+    kind: str
+    incarnation: str = field(default_factory=lambda: secrets.token_hex(4))
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.deployment, self.site, self.kind)
+        self._pump: Pump | None = None
+        self.missing["bus"] = "not connected to NATS yet"
+
+    @property
+    def here(self) -> Site:
+        return self.deployment.sites[self.site]
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        return self.deployment.groups_at(self.site)
+
+    @property
+    def timing(self) -> Timing:
+        detection = self.deployment.detection
+        return Timing(
+            interval_seconds=detection.interval_seconds,
+            window_seconds=detection.window_seconds,
+            fence_after_seconds=detection.fence_after_seconds,
+            unanswered_seconds=detection.unanswered_seconds,
+        )
+
+    def ends(self, group: Group) -> tuple[Tunnel, ...]:
+        return tunnel_ends(group, self.site, self.deployment.addresses())
+
+    def emit(self, event: object) -> None:
+        """Where adapters put what they see."""
+        if isinstance(event, DataPlaneLost):
+            self.missing["ovsdb"] = event.error
+        if self._pump is not None:
+            self._pump.post(event)
+
+    def bus(self, kinds: Iterable[str]) -> NatsBus:
+        cluster = self.deployment.cluster
+        return NatsBus(
+            cluster.nats_urls,
+            cluster=cluster.name,
+            source=f"{self.site}/{self.kind}",
+            kinds=kinds,
+            emit=self.emit,
+            preferred_url=self.here.nats_url or None,
+            credentials=cluster.credentials or None,
+            on_bad=self.metrics.bad_message,
+            on_state=self._bus_state,
+        )
+
+    def _bus_state(self, url: str | None) -> None:
+        self.metrics.bus_state(url is not None)
+        if url is None:
+            self.missing["bus"] = "lost the connection to NATS"
+        else:
+            self.missing.pop("bus", None)
+
+    def epochs(self) -> NatsEpochs:
+        return epoch_store(self.deployment, name=f"{self.site}/{self.kind}", preferred_url=self.here.nats_url or None)
+
+    def database(self, tables: dict[str, tuple[str, ...]]) -> Database:
+        tls = self.here.tls
+        ssl = SslFiles(tls.private_key, tls.certificate, tls.ca) if tls else None
+        self.missing["ovsdb"] = f"{self.here.ovsdb} has not answered yet"
+        return Database(self.here.ovsdb, tables=tables, ssl=ssl, liveness_interval_seconds=0.5)
+
+    # ------------------------------------------------------------------ running
+
+    async def run(
+        self,
+        machine: Machine,
+        executor: Executor,
+        *,
+        parts: Iterable[Startable],
+        database: Database,
+        on_database: Iterable[Startable] = (),
+        ready: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """Run until SIGTERM or SIGINT.
+
+        Args:
+            parts: started at once, closed in reverse order.
+            on_database: started when OVSDB answers for the first time.
+            ready: what the machine still lacks, or None.
+        """
+        apply_realtime(self.deployment.runtime)
+        pump = self._pump = Pump(machine, executor.perform, observe=self.metrics.observe)
+        executor.connect(pump.post)
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopped.set)
+
+        def reasons() -> list[str]:
+            lacking = ready()
+            return [*self.missing.values(), *([lacking] if lacking else [])]
+
+        address = self.here.agent_metrics if self.kind == "agent" else self.here.switcher_metrics
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(_started(TelemetryServer(address, self.metrics, reasons)))
+            stack.push_async_callback(executor.close)
+            for part in parts:
+                await stack.enter_async_context(_started(part))
+            pump.start()
+            stack.callback(pump.stop)
+            opening = asyncio.create_task(self._open(database, tuple(on_database)))
+            stack.push_async_callback(_cancel, opening)
+            stack.push_async_callback(_bounded, *(part.close for part in on_database), database.close)
+            _log.info("started", site=self.site, process=self.kind, incarnation=self.incarnation)
+            await stopped.wait()
+            _log.info("stopping; clients' traffic stays as it is", site=self.site, process=self.kind)
+
+    async def _open(self, database: Database, waiting: tuple[Startable, ...]) -> None:
+        said = ""
+        while True:
+            try:
+                await database.open()
+            except AioOvsError as error:
+                self.emit(DataPlaneLost(str(error)))
+                if str(error) != said:
+                    said = str(error)
+                    _log.error(
+                        "OVSDB does not answer, trying for ever",
+                        remote=self.here.ovsdb,
+                        error=said,
+                        remedy=f"start openvswitch, or correct sites.{self.site}.ovsdb",
+                    )
+                await asyncio.sleep(OVSDB_RETRY_SECONDS)
+            else:
+                break
+        self.missing.pop("ovsdb", None)
+        for part in waiting:
+            await part.start()
+
+
+def epoch_store(deployment: Deployment, *, name: str, preferred_url: str | None = None) -> NatsEpochs:
+    """The deployment's epoch store. Its leader is best at a gateway or witness: never the active site."""
+    cluster = deployment.cluster
+    order = sorted(deployment.sites.items(), key=lambda item: item[1].kind == "server")
+    return NatsEpochs(
+        cluster.nats_urls,
+        cluster=cluster.name,
+        name=name,
+        servers={site: description.nats_server for site, description in order},
+        preferred_url=preferred_url,
+        credentials=cluster.credentials or None,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _started(part: Startable) -> AsyncIterator[None]:
+    await part.start()
+    try:
+        yield
+    finally:
+        await _bounded(part.close)
+
+
+async def _bounded(*closes: Callable[[], Awaitable[None]]) -> None:
+    for close in closes:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await close()
+        except TimeoutError:
+            _log.warning("did not close in time", seconds=CLOSE_SECONDS)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def unix_offset_seconds() -> float:
+    """Unix time less the pump's clock, for reports."""
+    return time.time() - Pump.now()

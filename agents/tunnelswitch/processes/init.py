@@ -1,0 +1,43 @@
+"""`tunnelswitch init`: the only one who creates records (PROTOCOL R1). A record that is there is left as it is."""
+
+from __future__ import annotations
+
+import time
+
+from tunnelswitch.config import Deployment
+from tunnelswitch.core.facts import GroupRecord, Reason
+from tunnelswitch.core.stamp import Stamp
+from tunnelswitch.processes.frame import epoch_store
+
+STORE_DEADLINE_SECONDS = 20.0
+
+
+async def run_init(deployment: Deployment, store_deadline_seconds: float = STORE_DEADLINE_SECONDS) -> dict[str, bool]:
+    """Create the epoch store and the missing records; returns per group whether its record was created now.
+
+    Raises:
+        BusUnreachableError: no NATS server answers.
+        EpochStoreError: JetStream did not do it in time.
+    """
+    epochs = epoch_store(deployment, name="init")
+    await epochs.start()
+    try:
+        await epochs.ensure_bucket(store_deadline_seconds)
+        created = {}
+        for group in deployment.core_groups():
+            record = GroupRecord(
+                group=group.name,
+                stamp=Stamp(1, "init"),
+                active=group.preferred,
+                previous=group.preferred,
+                in_sync=False,
+                reason=Reason.INIT,
+                voters=group.voters,
+                gateways=group.gateways,
+                decided_by="init",
+                decided_at=time.time(),
+            )
+            created[group.name] = await epochs.create(record)
+        return created
+    finally:
+        await epochs.close()

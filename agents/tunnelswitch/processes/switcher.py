@@ -1,0 +1,57 @@
+"""`tunnelswitch switcher`: one beside each gateway."""
+
+from __future__ import annotations
+
+from tunnelswitch.adapters.ovs_tunnels import OvsTunnels
+from tunnelswitch.config import Deployment
+from tunnelswitch.core.deciding import GroupDecider
+from tunnelswitch.core.evidence import Evidence
+from tunnelswitch.core.gate import Gate
+from tunnelswitch.core.switcher import Switcher
+from tunnelswitch.processes.executor import Executor
+from tunnelswitch.processes.frame import Frame, unix_offset_seconds
+
+HEARD = ("heartbeat", "epoch", "record", "proof", "move", "serving", "promote_failed")
+
+
+async def run_switcher(deployment: Deployment, site: str) -> None:
+    """Run the switcher of gateway `site` until told to stop."""
+    frame = Frame(deployment, site, "switcher")
+    groups = tuple(group for group in frame.groups if site in group.gateways)
+    deciders = tuple(
+        GroupDecider(
+            Evidence(group, site, frame.timing),
+            Gate(group, site, frame.ends(group)),
+            decider=f"{site}.{frame.incarnation}",
+            unix_offset_seconds=unix_offset_seconds(),
+        )
+        for group in groups
+    )
+    machine = Switcher(deciders, age_max_seconds=frame.timing.age_max_seconds)
+    database = frame.database(OvsTunnels.TABLES)
+    tunnels = OvsTunnels(
+        database,
+        cluster=deployment.cluster.name,
+        site=site,
+        ends=tuple(end for group in groups for end in frame.ends(group)),
+        groups=tuple(group.name for group in groups),
+        allowed_bridges=frame.here.bridges,
+        emit=frame.emit,
+    )
+    bus, epochs = frame.bus(HEARD), frame.epochs()
+
+    def ready() -> str | None:
+        unread = [decider.group.name for decider in deciders if decider.record is None]
+        if unread:
+            return f"no record read yet for {', '.join(unread)}: has `tunnelswitch init` been run?"
+        unsettled = [d.group.name for d in deciders if d.record and not d.gate.settled(d.record.stamp)]
+        return f"tunnels do not follow the record yet for {', '.join(unsettled)}" if unsettled else None
+
+    await frame.run(
+        machine,
+        Executor(bus, epochs, tunnels),
+        parts=(bus, epochs),
+        database=database,
+        on_database=(tunnels,),
+        ready=ready,
+    )
