@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -135,6 +136,8 @@ async def _up(options: LabOptions, checkpoint_interval_ms: float, with_agents: b
 
 
 def _finish(work: Coroutine[Any, Any, object]) -> None:
+    # asyncio turns SIGINT into a cancellation, and that cleans up; a polite end deserves the same.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         asyncio.run(work)
     except KeyboardInterrupt:

@@ -32,7 +32,7 @@ RTP_PORT, PROBE_PORT, REPLICATION_PORT = 5004, 5006, 7000
 NATS_PORT, NATS_ROUTE_PORT, NATS_MONITOR_PORT = 4222, 6222, 8222
 AGENT_METRICS_PORT, SWITCHER_METRICS_PORT = 9101, 9102
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,19}")
+_NAME = re.compile(r"[a-z][a-z0-9]{0,19}")
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,9 @@ class Layout:
     name: str
 
     def __post_init__(self) -> None:
-        # No hyphen: the prefix tsw-NAME- then belongs to exactly one lab.
+        # No hyphen: the prefix tsw-NAME- then belongs to exactly one lab. No underscore: it names the cluster too.
         if not _NAME.fullmatch(self.name):
-            raise ValueError(
-                f"lab name {self.name!r} is not usable: a letter first, then up to 19 of a-z, 0-9 and underscore"
-            )
+            raise ValueError(f"lab name {self.name!r} is not usable: a letter first, then up to 19 of a-z and 0-9")
 
     @property
     def prefix(self) -> str:

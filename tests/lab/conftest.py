@@ -20,7 +20,7 @@ from tunnelswitch_lab.state import locked
 from tunnelswitch_lab.testbed import Testbed
 
 _NUMBERS = itertools.count()
-_OURS = re.compile(r"tsw-(t(\d+)_\d+)-wan")
+_OURS = re.compile(r"tsw-(t(\d+)x\d+)-wan")
 
 
 def remove(name: str) -> None:
@@ -45,7 +45,7 @@ def new_name() -> Iterator[Callable[[], str]]:
     given: list[str] = []
 
     def give() -> str:
-        given.append(f"t{os.getpid()}_{next(_NUMBERS)}")
+        given.append(f"t{os.getpid()}x{next(_NUMBERS)}")
         return given[-1]
 
     yield give
@@ -56,7 +56,7 @@ def new_name() -> Iterator[Callable[[], str]]:
 @pytest.fixture(scope="module")
 def shared_lab() -> Iterator[str]:
     """The name of a lab that is up, without agents, for all tests of a module."""
-    name = f"t{os.getpid()}_{next(_NUMBERS)}"
+    name = f"t{os.getpid()}x{next(_NUMBERS)}"
 
     async def build() -> None:
         await (await Testbed.up(LabOptions(name))).close()

@@ -71,7 +71,8 @@ def test_down_after_up_was_killed_in_the_middle(step: str, new_name: Names, comm
     assert_nothing_left(layout, pids)
 
 
-def test_interrupted_up_cleans_up_itself(new_name: Names) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_up_cleans_up_itself(number: signal.Signals, new_name: Names) -> None:
     layout = Layout(new_name())
     program = Path(sys.executable).with_name("tunnelswitch-lab")
     arguments = [program, "up", "--no-agents", "--name", layout.name]
@@ -81,7 +82,7 @@ def test_interrupted_up_cleans_up_itself(new_name: Names) -> None:
             if line.startswith("message bus"):
                 break
         pids = pids_of(layout)
-        up.send_signal(signal.SIGINT)
+        up.send_signal(number)
         _, complaint = up.communicate(timeout=30)
     assert up.returncode == 130
     assert "Traceback" not in complaint
@@ -134,7 +135,7 @@ async def test_two_labs_do_not_disturb_each_other(new_name: Names) -> None:
 @pytest.mark.parametrize(
     ("arguments", "remedy"),
     [
-        (["status", "--name", "none_such"], "tunnelswitch-lab up --name none_such"),
+        (["status", "--name", "nonesuch"], "tunnelswitch-lab up --name nonesuch"),
         (["status", "--name", "No-Name"], "a letter first"),
         (["status", "-f", "xml"], "json or pretty"),
         (["up", "--detect", "fast"], "10x3"),

@@ -10,7 +10,6 @@ import re
 import socket
 import sys
 import time
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import nats
 import pytest
 
+from tunnelswitch import config
 from tunnelswitch_lab import agents, deployment, messaging, netns, procs
 from tunnelswitch_lab.faults import FAULTS, find
 from tunnelswitch_lab.layout import CLIENT_ADDRESS, SERVERS, SERVICE_ADDRESS, Layout, Site
@@ -190,12 +190,13 @@ async def test_status_as_json_names_everything_and_it_is_there(bed: Testbed, com
 
 def test_deployment_file_describes_this_lab(shared_lab: str) -> None:
     layout = Layout(shared_lab)
-    data = tomllib.loads(layout.deployment_file.read_text())
-    assert data["sites"]["primary"]["ovsdb"] == layout.site("primary").ovsdb
-    assert data["detection"]["multiplier"] == 3
-    assert data["groups"]["voip"]["preferred"] == "primary"
-    hooks = data["services"]["pbx"]["exec"]
-    assert hooks["promote"] == [str(deployment.HOOKS / "promote"), str(layout.service_directory / "{site}")]
+    data = config.load(layout.deployment_file)
+    assert data.sites["primary"].ovsdb == layout.site("primary").ovsdb
+    assert data.detection.multiplier == 3
+    assert data.groups["voip"].preferred == "primary"
+    hooks = data.services["pbx"].exec
+    assert hooks is not None
+    assert hooks.promote == (str(deployment.HOOKS / "promote"), str(layout.service_directory / "{site}"))
 
 
 async def test_what_is_spawned_is_written_down_logged_and_stopped(bed: Testbed) -> None:
