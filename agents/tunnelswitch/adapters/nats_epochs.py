@@ -1,0 +1,309 @@
+"""The epoch store over JetStream KV: one key per group, compare-and-set, confirmed reads, a leader where we want it.
+
+Has a connection of its own, so that a commit never waits behind heartbeats. A read is linearizable: the stream's leader
+answers it, and then a majority of the replicas stores a mark that is only taken if that answer is still the last word
+(NATS itself lets a leader that has lost its majority answer reads). Does not know what a record means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+from nats.errors import Error as NatsError
+from nats.js.api import DiscardPolicy, Header, RePublish, StorageType, StreamConfig
+from nats.js.errors import APIError
+
+from tunnelswitch.bus import codec, subjects
+from tunnelswitch.bus.connection import DEFAULT_TIMING, Connection, Timing
+from tunnelswitch.bus.wire import describe
+from tunnelswitch.errors import BadMessageError, CommitRefusedError, CommitUnknownError, EpochStoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from nats.js import JetStreamContext
+    from nats.js.api import RawStreamMsg, StreamInfo
+
+    from tunnelswitch.core.facts import GroupRecord
+
+    Call = Callable[[JetStreamContext], Awaitable["_T"]]
+
+_T = TypeVar("_T")
+
+HISTORY = 8
+MOST_REPLICAS = 3
+_EXPECTED = Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value
+_EXPECTED_OF = "Nats-Expected-Last-Subject-Sequence-Subject"
+_WRONG_LAST_SEQUENCE = 10071
+_IN_PROCESS = 10164
+"""Another compare-and-set on this key, or a read's mark, has not been stored yet: nothing was written, ask again."""
+_NO_STREAM = 10059
+_NO_MESSAGE = 10037
+_TRY_SECONDS = 0.5
+"""A read that has no answer for so long is asked again: the leader may have changed."""
+_PAUSE_SECONDS = 0.003
+_PIN_SECONDS = 3.0
+_NEVER_SECONDS = 3600.0
+"""nats-py's own time limit: ours are tighter."""
+
+
+class NatsEpochs:
+    """`ports.Epochs` on JetStream.
+
+    Args:
+        urls: every server of the cluster.
+        cluster: the deployment's name; the bucket is `tunnelswitch-CLUSTER`.
+        source: who we are, such as `gateway/switcher`.
+        servers: `server_name` of the NATS node by site, in the order in which sites should lead the stream.
+        preferred_url: the server beside this site.
+        credentials: path of a NATS credentials file.
+
+    Raises:
+        BusError: a name cannot be part of a subject, or the credentials file cannot be used.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        cluster: str,
+        source: str,
+        servers: Mapping[str, str],
+        preferred_url: str | None = None,
+        credentials: str | None = None,
+        timing: Timing = DEFAULT_TIMING,
+    ) -> None:
+        self.bucket = f"tunnelswitch-{subjects.checked_token(cluster, 'cluster name')}"
+        self._cluster = cluster
+        self._servers = dict(servers)
+        self._stream = f"KV_{self.bucket}"
+        self._keys = f"$KV.{self.bucket}"
+        self._mark = f"{self._keys}.read.{subjects.checked_token(source.replace('/', '-'), 'source')}"
+        self._connection = Connection(
+            urls,
+            name=f"{source} epochs",
+            preferred_url=preferred_url,
+            credentials=credentials,
+            timing=timing,
+        )
+
+    @property
+    def connected(self) -> bool:
+        """Is there a server that takes requests now? That the store has a majority is another matter."""
+        return self._connection.client is not None
+
+    async def start(self) -> None:
+        """Begin to connect, and return at once."""
+        await self._connection.start()
+
+    async def close(self) -> None:
+        """End the connection. A commit under way becomes unknown."""
+        await self._connection.close()
+
+    async def read(self, group: str, deadline_seconds: float) -> tuple[GroupRecord | None, int]:
+        """The record and its revision; (None, 0) when there is none.
+
+        Raises:
+            EpochStoreError: no confirmed answer before the deadline, or what is stored is not a record.
+        """
+        key = self._key(group)
+
+        async def confirmed(jetstream: JetStreamContext) -> RawStreamMsg | None:
+            stored = await self._last(jetstream, key)
+            revision = 0 if stored is None else stored.seq or 0
+            await jetstream.publish(self._mark, headers={_EXPECTED: str(revision), _EXPECTED_OF: key})
+            return stored
+
+        stored = await self._until(confirmed, deadline_seconds, f"record of group {group!r}")
+        if stored is None:
+            return None, 0
+        try:
+            record = codec.decode_record(stored.data or b"")
+        except BadMessageError as error:
+            raise EpochStoreError(
+                f"key {group!r} of bucket {self.bucket} (revision {stored.seq}) holds no record: {error.problem}",
+                "somebody else has written or deleted it; restore it with `tunnelswitch recover`",
+            ) from error
+        return record, stored.seq or 0
+
+    async def commit(self, record: GroupRecord, revision: int, deadline_seconds: float) -> int:
+        """Replace the record of exactly this revision; returns the new one.
+
+        Raises:
+            CommitRefusedError: another revision is there; nothing was written.
+            CommitUnknownError: no answer before the deadline; it may land.
+        """
+        if revision <= 0:
+            raise CommitRefusedError(f"group {record.group!r} has no record to replace", "run `tunnelswitch init`")
+        return await self._write(record, revision, deadline_seconds)
+
+    async def create(self, record: GroupRecord, deadline_seconds: float = 5.0) -> int:
+        """Write a group's first record; returns its revision. For `init` alone.
+
+        Raises:
+            CommitRefusedError: the group has a record, or had one that was deleted.
+            CommitUnknownError: no answer before the deadline; it may land.
+        """
+        return await self._write(record, 0, deadline_seconds)
+
+    async def ensure_bucket(self, deadline_seconds: float = 30.0) -> None:
+        """Make the bucket, unless there is one. For `init` alone; waits until JetStream has a leader.
+
+        Raises:
+            EpochStoreError: JetStream does not answer in time, or there is a bucket with other settings.
+        """
+        await self._until(
+            lambda jetstream: jetstream.add_stream(self._configuration()),
+            deadline_seconds,
+            f"bucket {self.bucket}",
+        )
+
+    async def pin_leader(self, avoid: tuple[str, ...]) -> str | None:
+        """Move the stream's leader off the sites in `avoid` if it is there, to the first site of `servers` that has
+        a replica that is up to date. Returns the site of the leader then: one of `avoid` if there is no such replica.
+
+        Raises:
+            EpochStoreError: the store does not answer.
+        """
+        avoided = {self._servers[site] for site in avoid if site in self._servers}
+
+        async def pinned(jetstream: JetStreamContext) -> str | None:
+            leader, current = _leadership(await jetstream.stream_info(self._stream))
+            target = next((name for name in self._servers.values() if name in current - avoided), None)
+            if leader in avoided and target is not None:
+                await self._step_down(target)
+                raise _Again
+            return leader
+
+        leader = await self._until(pinned, _PIN_SECONDS, f"leader of stream {self._stream}")
+        return next((site for site, name in self._servers.items() if name == leader), None)
+
+    def _key(self, group: str) -> str:
+        return f"{self._keys}.{subjects.checked_token(group, 'group')}"
+
+    def _configuration(self) -> StreamConfig:
+        """A KV bucket that any KV client can read, less what would let one drop a record's history.
+
+        No direct reads: any replica answers those, with whatever it has.
+        """
+        return StreamConfig(
+            name=self._stream,
+            subjects=[f"{self._keys}.>"],
+            storage=StorageType.FILE,
+            num_replicas=max(1, min(MOST_REPLICAS, len(self._servers))),
+            max_msgs_per_subject=HISTORY,
+            max_msg_size=-1,
+            discard=DiscardPolicy.NEW,
+            deny_delete=True,
+            deny_purge=True,
+            allow_rollup_hdrs=False,
+            allow_direct=False,
+            republish=RePublish(
+                src=f"{self._keys}.*",
+                dest=f"{subjects.PREFIX}.{self._cluster}.{subjects.RECORD.name}.{{{{wildcard(1)}}}}",
+            ),
+        )
+
+    async def _last(self, jetstream: JetStreamContext, key: str) -> RawStreamMsg | None:
+        try:
+            return await jetstream.get_msg(self._stream, subject=key, direct=False)
+        except APIError as error:
+            if error.err_code == _NO_MESSAGE:
+                return None
+            raise
+
+    async def _write(self, record: GroupRecord, revision: int, deadline_seconds: float) -> int:
+        """Sent again only after a plain "not now": otherwise the second could be refused because of the first."""
+        what = f"commit of {record.stamp} for group {record.group!r}"
+        payload = codec.encode_record(record)
+        key = self._key(record.group)
+        try:
+            async with asyncio.timeout(deadline_seconds):
+                while True:
+                    try:
+                        answer = await self._ask(
+                            lambda jetstream: jetstream.publish(key, payload, headers={_EXPECTED: str(revision)})
+                        )
+                    except APIError as error:
+                        if error.err_code != _IN_PROCESS:
+                            raise
+                        await asyncio.sleep(_PAUSE_SECONDS)
+                    else:
+                        return answer.seq
+        except APIError as error:
+            if error.err_code == _WRONG_LAST_SEQUENCE:
+                raise CommitRefusedError(f"{what}: revision {revision} is not the last one") from error
+            raise CommitUnknownError(f"{what}: {error.description or error}") from error
+        except (NatsError, OSError) as error:
+            raise CommitUnknownError(f"{what}: {describe(error)}") from error
+
+    async def _step_down(self, server: str) -> None:
+        client = await self._connection.wait_connected()
+        answer = await client.request(
+            f"$JS.API.STREAM.LEADER.STEPDOWN.{self._stream}",
+            msgspec.json.encode({"placement": {"preferred": server}}),
+            timeout=_TRY_SECONDS,
+        )
+        error = msgspec.json.decode(answer.data).get("error")
+        if error:
+            raise APIError.from_error(error)
+
+    async def _ask(self, call: Call[_T]) -> _T:
+        """One call on the connection of now; a ConnectionError as soon as that is lost."""
+        client = await self._connection.wait_connected()
+        answer = asyncio.ensure_future(call(client.jetstream(timeout=_NEVER_SECONDS)))
+        lost = asyncio.create_task(client.lost.wait())
+        try:
+            await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise ConnectionError(f"{client.url}: {client.reason}")
+            return answer.result()
+        finally:
+            for task in (answer, lost):
+                task.cancel()
+            await asyncio.gather(answer, lost, return_exceptions=True)
+
+    async def _until(self, call: Call[_T], deadline_seconds: float, what: str) -> _T:
+        """Repeat a call that does no harm twice until it is answered, or the deadline."""
+        last: BaseException = TimeoutError()
+        try:
+            async with asyncio.timeout(deadline_seconds):
+                while True:
+                    try:
+                        async with asyncio.timeout(min(_TRY_SECONDS, deadline_seconds)):
+                            return await self._ask(call)
+                    except (_Again, NatsError, OSError) as error:
+                        if isinstance(error, APIError) and not _passes(error):
+                            raise self._error(what, error) from error
+                        last = error
+                    await asyncio.sleep(_PAUSE_SECONDS)
+        except TimeoutError as error:
+            raise self._error(what, last) from error
+
+    def _error(self, what: str, error: BaseException) -> EpochStoreError:
+        if isinstance(error, APIError) and not _passes(error):
+            if error.err_code == _NO_STREAM:
+                return EpochStoreError(f"bucket {self.bucket} does not exist", "run `tunnelswitch init`")
+            return EpochStoreError(f"{what}: JetStream says {error.description!r} ({error.err_code})")
+        problem = "no majority confirms it" if isinstance(error, APIError) else describe(error)
+        return EpochStoreError(f"{what}: {problem}", "most NATS nodes must be up and see each other")
+
+
+class _Again(Exception):  # noqa: N818  not an error: look once more
+    """The leader has been asked to step down; see whether it did."""
+
+
+def _passes(error: APIError) -> bool:
+    """Will waiting help? Another write came between, or there is no leader for the moment."""
+    return error.err_code in (_WRONG_LAST_SEQUENCE, _IN_PROCESS) or error.code == 503
+
+
+def _leadership(info: StreamInfo) -> tuple[str | None, set[str]]:
+    """The leader's server, and the servers whose replica is up to date."""
+    cluster = info.cluster
+    if cluster is None:
+        return None, set()
+    current = {peer.name for peer in cluster.replicas or [] if peer.name and peer.current and not peer.offline}
+    return cluster.leader, current
