@@ -14,7 +14,7 @@ from tunnelswitch.core.server import ServerAgent
 from tunnelswitch.processes.executor import Executor
 from tunnelswitch.processes.frame import Frame, Startable
 from tunnelswitch.processes.pump import Pump
-from tunnelswitch.replication import make_driver
+from tunnelswitch.replication.drivers import make_driver
 
 SERVER_HEARS = ("heartbeat", "epoch", "record", "proof", "handover", "applied", "serving")
 SITE_HEARS = ("heartbeat", "epoch", "record")
@@ -29,8 +29,7 @@ async def run_agent(deployment: Deployment, site: str) -> None:
         HostedGroup(member, Gate(group, site, frame.ends(group))) for group in frame.groups if site in group.servers
     )
     machine = ServerAgent(member, hosted) if hosted else SiteAgent(member)
-    tables = OvsPaths.TABLES | OvsTunnels.TABLES if hosted else OvsPaths.TABLES
-    database = frame.database(tables)
+    database = frame.database()
     on_database: list[Startable] = []
     tunnels = None
     if hosted:
@@ -53,8 +52,8 @@ async def run_agent(deployment: Deployment, site: str) -> None:
             site=site,
             peers={other: addresses[other] for other in others},
             probe_bridge=frame.here.probe_bridge,
-            template_bridges=frame.here.bridges,
-            reserved_keys=service_keys,
+            like_bridges=frame.here.bridges,
+            service_keys=service_keys,
             interval_seconds=deployment.detection.interval_seconds,
             multiplier=deployment.detection.multiplier,
             emit=frame.emit,
@@ -71,7 +70,7 @@ async def run_agent(deployment: Deployment, site: str) -> None:
     if frame.here.client_port:
         carried = [service.name for group in frame.groups if site in group.gateways for service in group.services]
         services = {name: deployment.services[name].address for name in carried}
-        parts.append(ClientPackets(frame.here.client_port, services, emit=frame.emit))
+        parts.append(ClientPackets(frame.here.client_port, site=site, services=services, emit=frame.emit))
 
     def ready() -> str | None:
         unread = [name for name in member.groups if name not in member.records]

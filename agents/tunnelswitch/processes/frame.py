@@ -25,6 +25,7 @@ from tunnelswitch.config import Deployment, Site
 from tunnelswitch.core.events import DataPlaneLost
 from tunnelswitch.core.member import Timing
 from tunnelswitch.core.topology import Group, Tunnel, tunnel_ends
+from tunnelswitch.dataplane import MONITORED
 from tunnelswitch.processes.executor import Executor
 from tunnelswitch.processes.pump import Machine, Pump
 from tunnelswitch.telemetry.http import TelemetryServer
@@ -107,13 +108,13 @@ class Frame:
             self.missing.pop("bus", None)
 
     def epochs(self) -> NatsEpochs:
-        return epoch_store(self.deployment, name=f"{self.site}/{self.kind}", preferred_url=self.here.nats_url or None)
+        return epoch_store(self.deployment, source=f"{self.site}/{self.kind}", preferred_url=self.here.nats_url or None)
 
-    def database(self, tables: dict[str, tuple[str, ...]]) -> Database:
+    def database(self) -> Database:
         tls = self.here.tls
         ssl = SslFiles(tls.private_key, tls.certificate, tls.ca) if tls else None
         self.missing["ovsdb"] = f"{self.here.ovsdb} has not answered yet"
-        return Database(self.here.ovsdb, tables=tables, ssl=ssl, liveness_interval_seconds=0.5)
+        return Database(self.here.ovsdb, tables=MONITORED, ssl=ssl, liveness_interval_seconds=0.5)
 
     # ------------------------------------------------------------------ running
 
@@ -184,14 +185,14 @@ class Frame:
             await part.start()
 
 
-def epoch_store(deployment: Deployment, *, name: str, preferred_url: str | None = None) -> NatsEpochs:
+def epoch_store(deployment: Deployment, *, source: str, preferred_url: str | None = None) -> NatsEpochs:
     """The deployment's epoch store. Its leader is best at a gateway or witness: never the active site."""
     cluster = deployment.cluster
     order = sorted(deployment.sites.items(), key=lambda item: item[1].kind == "server")
     return NatsEpochs(
         cluster.nats_urls,
         cluster=cluster.name,
-        name=name,
+        source=source,
         servers={site: description.nats_server for site, description in order},
         preferred_url=preferred_url,
         credentials=cluster.credentials or None,

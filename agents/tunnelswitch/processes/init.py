@@ -7,6 +7,7 @@ import time
 from tunnelswitch.config import Deployment
 from tunnelswitch.core.facts import GroupRecord, Reason
 from tunnelswitch.core.stamp import Stamp
+from tunnelswitch.errors import CommitRefusedError
 from tunnelswitch.processes.frame import epoch_store
 
 STORE_DEADLINE_SECONDS = 20.0
@@ -19,13 +20,13 @@ async def run_init(deployment: Deployment, store_deadline_seconds: float = STORE
         BusUnreachableError: no NATS server answers.
         EpochStoreError: JetStream did not do it in time.
     """
-    epochs = epoch_store(deployment, name="init")
+    epochs = epoch_store(deployment, source="init")
     await epochs.start()
     try:
         await epochs.ensure_bucket(store_deadline_seconds)
         created = {}
         for group in deployment.core_groups():
-            record = GroupRecord(
+            first = GroupRecord(
                 group=group.name,
                 stamp=Stamp(1, "init"),
                 active=group.preferred,
@@ -37,7 +38,12 @@ async def run_init(deployment: Deployment, store_deadline_seconds: float = STORE
                 decided_by="init",
                 decided_at=time.time(),
             )
-            created[group.name] = await epochs.create(record)
+            try:
+                await epochs.create(first)
+            except CommitRefusedError:
+                created[group.name] = False
+            else:
+                created[group.name] = True
         return created
     finally:
         await epochs.close()

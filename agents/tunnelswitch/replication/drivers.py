@@ -1,0 +1,25 @@
+"""Which driver stands behind a service: the only place that knows them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tunnelswitch.config import Service
+from tunnelswitch.errors import ConfigError
+from tunnelswitch.ports import Emit, ServiceDriver
+from tunnelswitch.replication.exec import ExecDriver
+
+
+def make_driver(name: str, service: Service, site: str, emit: Emit, count: Callable[[str], None]) -> ServiceDriver:
+    """The driver of service `name` at `site`.
+
+    Args:
+        emit: takes ServiceSeen, RunExited and CheckpointSeen.
+        count: called with a short kind for everything bad that was ignored.
+
+    Raises:
+        ConfigError: there is no such driver.
+    """
+    if service.driver == "exec" and service.exec is not None:
+        return ExecDriver(name, service.exec, site, emit, count)
+    raise ConfigError(f"services.{name}.driver", f"there is no driver {service.driver!r}", 'use "exec"')
