@@ -1,0 +1,84 @@
+"""Every metric of a process, by name. docs/metrics.md explains each to operators; a test compares the two.
+
+Base units, no machine-made `_created` series. What is known only by its age is in `ages.py`.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+DOWNTIME_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
+QUICK_BUCKETS = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 5.0)
+PAUSE_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+NAMESPACE = "tunnelswitch"
+
+BAD_MESSAGE_KINDS = ("not_json", "too_large", "version", "type", "invalid")
+DRIVER_PROBLEM_KINDS = ("notice_invalid", "notice_too_large", "notice_flood", "status_failed", "health_failed")
+
+
+class Families:
+    """The metric families of one process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        self.build_info = self._gauge("build_info", "1; says which process this is", "version", "site", "process")
+
+        self.downtime = self._histogram(
+            "downtime_seconds", "Gaps in the packets that clients received", DOWNTIME_BUCKETS, "service"
+        )
+        self.last_downtime = self._gauge("last_downtime_seconds", "The last such gap", "service")
+        self.jitter = self._gauge("jitter_max_seconds", "Greatest RFC 3550 jitter around the last gap", "service")
+        self.lost_packets = self._counter("lost_packets", "RTP packets lost in gaps", "service")
+        self.unanswered = self._gauge("clients_unanswered_seconds", "How long clients have had no answer", "service")
+
+        self.epoch = self._gauge("epoch", "Epoch of the highest record seen", "group")
+        self.active_site = self._gauge("active_site", "1 at the site that serves", "group", "site")
+        self.protected = self._gauge("protected", "1 while the record says that a standby is in sync", "group")
+        self.switches = self._counter("switches", "Moves of the active role, by reason", "group", "reason")
+        self.refusals = self._counter("refusals", "Times that a switcher would not move a group", "group")
+        self.alarms = self._counter("alarms", "Alarms that a switcher raised", "group")
+
+        self.tunnel_up = self._gauge(
+            "tunnel_up", "1 while this end of the client tunnel exists", "site", "service", "tunnel", "remote"
+        )
+        self.foreign_tunnels = self._gauge("foreign_tunnels", "Interfaces that bear our names but not our mark")
+        self.switch_seconds = self._histogram(
+            "switch_seconds", "Tunnel transactions, from submitted to applied", QUICK_BUCKETS, "group"
+        )
+        self.switch_failures = self._counter("switch_failures", "Tunnel transactions that failed", "group", "kind")
+        self.commit_seconds = self._histogram(
+            "commit_seconds", "Commits of a record, until acknowledged", QUICK_BUCKETS, "group"
+        )
+        self.commits = self._counter("commits", "Commits of a record, by result", "group", "result")
+
+        self.promote_seconds = self._histogram("promote_seconds", "Promotions here", QUICK_BUCKETS, "service")
+        self.promotion_failures = self._counter("promotion_failures", "Promotions that failed", "service")
+        self.fence_failures = self._counter("fence_failures", "Fences that failed", "service")
+        self.run_exits = self._counter("run_exits", "Ends of the service's process that were seen", "service")
+        self.service_protected = self._gauge(
+            "service_protected", "1 while the copy here has or is a standby in sync", "service"
+        )
+        self.checkpoint_pause = self._histogram(
+            "checkpoint_pause_seconds", "How long a checkpoint held the service", PAUSE_BUCKETS, "service"
+        )
+        self.checkpoint_bytes = self._counter("checkpoint_bytes", "Bytes of checkpoints", "service")
+        self.driver_problems = self._counter("driver_problems", "Bad notices, status or health answers", "kind")
+
+        self.path_up = self._gauge("path_up", "1 while BFD says that the path is up", "site")
+        self.bus_connected = self._gauge("bus_connected", "1 while connected to NATS")
+        self.ovsdb_connected = self._gauge("ovsdb_connected", "1 while OVSDB answers")
+        self.stream_leader = self._gauge("stream_leader", "1 at the site that leads the epoch store", "site")
+        self.bad_messages = self._counter("bad_messages", "Bus messages that were dropped", "kind")
+        self.loop_lateness = self._histogram(
+            "loop_lateness_seconds", "How late this process ran, when over 2 ms", QUICK_BUCKETS
+        )
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, namespace=NAMESPACE, registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, namespace=NAMESPACE, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, text, labels, namespace=NAMESPACE, registry=self.registry, buckets=buckets)

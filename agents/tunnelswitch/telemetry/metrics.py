@@ -1,0 +1,217 @@
+"""One process' metrics, fed with every event and action that passes the pump.
+
+Never raises into the decision loop for a value, and costs microseconds: a heartbeat is one assignment. Decides nothing
+and reads no clock of its own except at a scrape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+from prometheus_client import generate_latest
+
+from tunnelswitch.config import Deployment
+from tunnelswitch.core import actions, events, facts
+from tunnelswitch.core.facts import GroupRecord, Reason
+from tunnelswitch.core.topology import Tunnel, tunnel_ends
+from tunnelswitch.telemetry.ages import PULLED, Ages
+from tunnelswitch.telemetry.families import BAD_MESSAGE_KINDS, DRIVER_PROBLEM_KINDS, Families
+
+COMMITS_WAITING_MAX = 256
+
+
+class Metrics:
+    """The metrics of `process` (agent or switcher) at `site`."""
+
+    def __init__(self, deployment: Deployment, site: str, process: str) -> None:
+        self.site = site
+        self.process = process
+        self.families = Families()
+        self.ages = Ages()
+        self.families.registry.register(self.ages)
+        self._records: dict[str, GroupRecord] = {}
+        self._commits: dict[str, float] = {}
+        self._sites = tuple(deployment.sites)
+        self._ends: dict[str, Tunnel] = {}
+        self._handlers: dict[type, Callable[[Any, float], None]] = {
+            facts.Heartbeat: self._heartbeat,
+            facts.Epoch: lambda event, now: self._record(event.record),
+            facts.Traffic: self._traffic,
+            facts.CheckpointSeen: self._checkpoint,
+            events.RecordRead: lambda event, now: self._record(event.record),
+            events.Committed: self._committed,
+            events.CommitRefused: lambda event, now: self._commit_ended(event.group, "refused"),
+            events.CommitUnknown: lambda event, now: self._commit_ended(event.group, "unknown"),
+            events.DataPlaneSeen: self._data_plane,
+            events.DataPlaneLost: lambda event, now: self.ovsdb_state(False),
+            events.SwitchApplied: self._switched,
+            events.SwitchConflict: lambda event, now: self._switch_failed(event.group, "conflict"),
+            events.SwitchFailed: lambda event, now: self._switch_failed(event.group, "failed"),
+            events.ServiceSeen: self._service,
+            events.Promoted: self._promoted,
+            events.PromotionFailed: lambda event, now: self.families.promotion_failures.labels(event.service).inc(),
+            events.FenceFailed: lambda event, now: self.families.fence_failures.labels(event.service).inc(),
+            events.RunExited: lambda event, now: self.families.run_exits.labels(event.service).inc(),
+            events.PathChanged: self._path,
+            events.LoopLate: lambda event, now: self.families.loop_lateness.observe(event.lateness_seconds),
+            events.LeaderSeen: self._leader,
+            events.ClientsSeen: self._clients,
+            actions.Publish: self._published,
+            actions.CommitRecord: self._committing,
+        }
+        self._initialise(deployment)
+
+    def _initialise(self, deployment: Deployment) -> None:
+        """Series that exist from the start: a rate over one that appears with its first event misses that event."""
+        families = self.families
+        families.build_info.labels(version("tunnelswitch"), self.site, self.process).set(1)
+        for kind in BAD_MESSAGE_KINDS:
+            families.bad_messages.labels(kind)
+        for kind in DRIVER_PROBLEM_KINDS:
+            families.driver_problems.labels(kind)
+        for group in deployment.groups_at(self.site):
+            for reason in Reason:
+                families.switches.labels(group.name, reason.value)
+            families.refusals.labels(group.name)
+            families.alarms.labels(group.name)
+            for result in ("committed", "refused", "unknown"):
+                families.commits.labels(group.name, result)
+            for kind in ("conflict", "failed"):
+                families.switch_failures.labels(group.name, kind)
+            if self.site in group.servers:
+                for service in group.services:
+                    families.promotion_failures.labels(service.name)
+                    families.fence_failures.labels(service.name)
+                    families.run_exits.labels(service.name)
+            for end in tunnel_ends(group, self.site, deployment.addresses()):
+                self._ends[end.interface] = end
+
+    # ------------------------------------------------------------------ in
+
+    def observe(self, thing: object, now: float) -> None:
+        """Take one event or action; kinds that say nothing here are ignored. `now` is CLOCK_MONOTONIC."""
+        handler = self._handlers.get(type(thing))
+        if handler is not None:
+            handler(thing, now)
+
+    def bad_message(self, kind: str) -> None:
+        """A bus message was dropped."""
+        self.families.bad_messages.labels(kind).inc()
+
+    def driver_problem(self, kind: str) -> None:
+        """A driver ignored something bad."""
+        self.families.driver_problems.labels(kind).inc()
+
+    def bus_state(self, connected: bool) -> None:
+        """NATS came or went."""
+        self.families.bus_connected.set(connected)
+
+    def ovsdb_state(self, connected: bool) -> None:
+        """OVSDB came or went."""
+        self.families.ovsdb_connected.set(connected)
+
+    def pull(self, name: str, source: Callable[[], int]) -> None:
+        """Read a counter from its owner at every scrape; `name` is one of `ages.PULLED`."""
+        if name not in PULLED:
+            raise ValueError(f"{name} is not one of {', '.join(PULLED)}")
+        self.ages.sources[name] = source
+
+    def render(self) -> bytes:
+        """The Prometheus text format, version 0.0.4."""
+        return generate_latest(self.families.registry)
+
+    # ------------------------------------------------------------------ by type
+
+    def _heartbeat(self, event: facts.Heartbeat, now: float) -> None:
+        self.ages.heartbeats[event.site] = now
+
+    def _record(self, record: GroupRecord | None) -> None:
+        if record is None:
+            return
+        known = self._records.get(record.group)
+        if known is not None and known.stamp >= record.stamp:
+            return
+        self._records[record.group] = record
+        families = self.families
+        families.epoch.labels(record.group).set(record.stamp.epoch)
+        families.protected.labels(record.group).set(record.in_sync)
+        for site in self._sites:
+            families.active_site.labels(record.group, site).set(site == record.active)
+        if known is not None and known.active != record.active:
+            families.switches.labels(record.group, record.reason.value).inc()
+
+    def _traffic(self, event: facts.Traffic, now: float) -> None:
+        families = self.families
+        families.downtime.labels(event.service).observe(event.downtime_seconds)
+        families.last_downtime.labels(event.service).set(event.downtime_seconds)
+        families.jitter.labels(event.service).set(event.jitter_max_seconds)
+        families.lost_packets.labels(event.service).inc(max(0, event.lost_packets))
+
+    def _checkpoint(self, event: facts.CheckpointSeen, now: float) -> None:
+        if event.site != self.site:
+            return
+        self.ages.checkpoints[event.service] = now
+        self.families.checkpoint_pause.labels(event.service).observe(event.pause_seconds)
+        self.families.checkpoint_bytes.labels(event.service).inc(max(0, event.bytes))
+
+    def _committing(self, action: actions.CommitRecord, now: float) -> None:
+        if len(self._commits) < COMMITS_WAITING_MAX:
+            self._commits[action.record.group] = now
+
+    def _committed(self, event: events.Committed, now: float) -> None:
+        started_at = self._commits.get(event.record.group)
+        if started_at is not None:
+            self.families.commit_seconds.labels(event.record.group).observe(now - started_at)
+        self._commit_ended(event.record.group, "committed")
+        self._record(event.record)
+
+    def _commit_ended(self, group: str, result: str) -> None:
+        self._commits.pop(group, None)
+        self.families.commits.labels(group, result).inc()
+
+    def _data_plane(self, event: events.DataPlaneSeen, now: float) -> None:
+        self.ovsdb_state(True)
+        self.families.foreign_tunnels.set(len(event.foreign))
+        self._tunnels(event.present, self._ends)
+
+    def _switched(self, event: events.SwitchApplied, now: float) -> None:
+        self.families.switch_seconds.labels(event.group).observe(event.applied_at - event.submitted_at)
+        ends = {name: end for name, end in self._ends.items() if end.group == event.group}
+        self._tunnels(event.present, ends)
+
+    def _tunnels(self, present: frozenset[str], ends: dict[str, Tunnel]) -> None:
+        for name, end in ends.items():
+            labels = (self.site, end.service, end.label, end.remote_site)
+            self.families.tunnel_up.labels(*labels).set(name in present)
+
+    def _switch_failed(self, group: str, kind: str) -> None:
+        self.families.switch_failures.labels(group, kind).inc()
+
+    def _service(self, event: events.ServiceSeen, now: float) -> None:
+        is_protected = event.protection is facts.Protection.PROTECTED
+        self.families.service_protected.labels(event.service).set(is_protected)
+
+    def _promoted(self, event: events.Promoted, now: float) -> None:
+        self.families.promote_seconds.labels(event.service).observe(event.seconds)
+
+    def _path(self, event: events.PathChanged, now: float) -> None:
+        self.families.path_up.labels(event.site).set(event.path is facts.Path.UP)
+        if event.path is not facts.Path.UNKNOWN:
+            self.ovsdb_state(True)  # BFD's word came through it
+
+    def _leader(self, event: events.LeaderSeen, now: float) -> None:
+        for site in self._sites:
+            self.families.stream_leader.labels(site).set(site == event.site)
+
+    def _clients(self, event: events.ClientsSeen, now: float) -> None:
+        self.families.unanswered.labels(event.service).set(event.unanswered_seconds)
+
+    def _published(self, action: actions.Publish, now: float) -> None:
+        message = action.message
+        if type(message) is facts.Decision:
+            if message.action == "refuse":
+                self.families.refusals.labels(message.group).inc()
+            elif message.action == "alarm":
+                self.families.alarms.labels(message.group).inc()
