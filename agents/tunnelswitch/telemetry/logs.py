@@ -80,7 +80,9 @@ def level_from(environment: Mapping[str, str]) -> int:
     return LEVELS[name.lower()]
 
 
-def set_up_logs(stream: TextIO | None = None, *, level: int | None = None, **context: str) -> QueuedSink:
+def set_up_logs(
+    stream: TextIO | None = None, *, level: int | None = None, context: Mapping[str, str] | None = None
+) -> QueuedSink:
     """Send structlog's and the standard library's logs to `stream` (standard error). `context` goes with every line.
 
     Raises:

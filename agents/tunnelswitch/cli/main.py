@@ -1,0 +1,162 @@
+"""The commands. Heavy parts are imported by the command that needs them: an agent stays small, `version` quick.
+
+Exit status: 0 done, or stopped by SIGTERM or SIGINT; 1 something failed; 2 the deployment file or the call is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from tunnelswitch.config import Deployment, SiteKind, load
+from tunnelswitch.config.problems import suggestion
+from tunnelswitch.errors import ConfigError, TunnelswitchError
+
+app = typer.Typer(
+    name="tunnelswitch",
+    help="Failover of stateful services over a WAN: quorum, one guarded tunnel switch, measured downtime.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="The deployment file (TOML).")]
+SiteOption = Annotated[str, typer.Option("--site", help="Which of the file's sites this is.")]
+
+
+class Format(StrEnum):
+    """How `status` writes."""
+
+    PRETTY = "pretty"
+    JSON = "json"
+
+
+@app.command()
+def agent(config: ConfigOption, site: SiteOption) -> None:
+    """Run the agent of a site until SIGTERM."""
+    _end_quietly_on_signals()
+    deployment = load(config)
+    _known_site(deployment, site)
+    _logs(site, "agent")
+    from tunnelswitch.processes.agent import run_agent
+
+    asyncio.run(run_agent(deployment, site))
+
+
+@app.command()
+def switcher(config: ConfigOption, site: SiteOption) -> None:
+    """Run the switcher beside a gateway until SIGTERM."""
+    _end_quietly_on_signals()
+    deployment = load(config)
+    kind = _known_site(deployment, site)
+    if kind is not SiteKind.GATEWAY:
+        gateways = ", ".join(name for name, that in deployment.sites.items() if that.kind is SiteKind.GATEWAY)
+        raise ConfigError(f"sites.{site}.kind", f"is {kind}, and a switcher runs at gateways", f"gateways: {gateways}")
+    _logs(site, "switcher")
+    from tunnelswitch.processes.switcher import run_switcher
+
+    asyncio.run(run_switcher(deployment, site))
+
+
+@app.command()
+def init(config: ConfigOption) -> None:
+    """Create the epoch store and the records that are missing. Run it once per deployment; again does no harm."""
+    deployment = load(config)
+    _logs("", "init")
+    from tunnelswitch.processes.init import run_init
+
+    for group, created in asyncio.run(run_init(deployment)).items():
+        print(f"{group}: {'record created' if created else 'has a record, left as it is'}")
+
+
+@app.command()
+def validate(config: ConfigOption) -> None:
+    """Check a deployment file and show everything that is wrong with it."""
+    deployment = load(config)
+    detection = deployment.detection
+    sites, groups, services = len(deployment.sites), len(deployment.groups), len(deployment.services)
+    print(
+        f"{config}: cluster {deployment.cluster.name}, sites: {sites}, groups: {groups}, services: {services}; "
+        f"a site counts as silent after {detection.window_seconds * 1000:g} ms"
+    )
+
+
+@app.command()
+def status(
+    config: ConfigOption,
+    form: Annotated[Format, typer.Option("-f", "--format", help="For people or for programs.")] = Format.PRETTY,
+) -> None:
+    """Show the records and the processes; exit status 1 unless all is well."""
+    deployment = load(config)
+    _logs("", "status")
+    from tunnelswitch.cli.status import is_well, print_json, print_pretty
+    from tunnelswitch.processes.status import collect
+
+    report = asyncio.run(collect(deployment))
+    (print_json if form is Format.JSON else print_pretty)(report)
+    if not is_well(report):
+        raise typer.Exit(1)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed
+
+    print(f"tunnelswitch {installed('tunnelswitch')}")
+
+
+def run() -> NoReturn:
+    """The entry point: no error leaves as a traceback."""
+    try:
+        app()
+    except TunnelswitchError as error:
+        for line in error.diagnostics().splitlines():
+            _complain(line)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its end
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("TUNNELSWITCH_LOG_LEVEL", "").lower() == "debug":
+            raise
+        _complain(f"internal error: {error!a}; run again with TUNNELSWITCH_LOG_LEVEL=debug and report what it says")
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _complain(line: str) -> None:
+    print(f"tunnelswitch: {line}", file=sys.stderr)
+
+
+def _known_site(deployment: Deployment, site: str) -> SiteKind:
+    found = deployment.sites.get(site)
+    if found is None:
+        raise ConfigError("--site", f"{site!a} is no site", suggestion(site, deployment.sites, "sites"))
+    return found.kind
+
+
+def _logs(site: str, process: str) -> None:
+    from tunnelswitch.telemetry.logs import set_up_logs
+
+    set_up_logs(context={"site": site, "process": process} if site else {"process": process})
+
+
+def _end_quietly_on_signals() -> None:
+    """Until the event loop takes the signals over, they end us with status 0 as well."""
+
+    def stop(number: int, frame: object) -> NoReturn:
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
