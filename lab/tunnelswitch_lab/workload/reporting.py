@@ -35,18 +35,20 @@ class Reporter:
         self._run = run
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._pending: deque[bytes] = deque(maxlen=_MAX_PENDING)
+        self._start_ticks = process_start_ticks(os.getpid())
         self.dropped = 0
 
     def write_pid(self) -> None:
         """Say who we are: done last at start, so that an identity means a service that can be promoted."""
         pid = os.getpid()
-        self._replace(IDENTITY_FILE, f"{pid} {process_start_ticks(pid)} {self._run}\n")
+        self._replace(IDENTITY_FILE, f"{pid} {self._start_ticks} {self._run}\n")
         self._replace(PID_FILE, f"{pid}\n")
 
     def write_status(self, role: str, in_sync: bool, sequence: int) -> None:
         """Replace status.json. The hooks look for `"role":"active"` in it, so it has no blanks."""
         status = {
             "pid": os.getpid(),
+            "start_ticks": self._start_ticks,
             "run": self._run,
             "role": role,
             "in_sync": in_sync,

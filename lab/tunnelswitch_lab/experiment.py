@@ -1,0 +1,234 @@
+"""A series of runs: a fresh lab, a call through it, one fault, and what the client saw of it.
+
+It uses the testbed, the recorders and the summary, and decides only when to go on: when the call is
+answered and protected, the fault comes at a random moment of the 20 ms between two packets; when answers
+flow again, the run ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tunnelswitch_lab import faults, procs, recording, results, teardown
+from tunnelswitch_lab import layout as names
+from tunnelswitch_lab.faults import Fault
+from tunnelswitch_lab.measure.environment import describe_environment
+from tunnelswitch_lab.measure.gaps import largest_gap_after
+from tunnelswitch_lab.measure.load import LoadMeter
+from tunnelswitch_lab.measure.runs import RunFacts, RunFiles, read_run
+from tunnelswitch_lab.measure.story import protected
+from tunnelswitch_lab.measure.summary import summarise_run, summarise_series
+from tunnelswitch_lab.options import LabError, RunOptions
+from tunnelswitch_lab.recording import Recording
+from tunnelswitch_lab.testbed import Testbed, usable_layout
+from tunnelswitch_lab.workload.packets import PACKET_SPACING_SECONDS
+
+Progress = Callable[[str], object]
+
+_ANSWER_SECONDS = 15.0
+_PROTECTED_SECONDS = 30.0
+_WARM_SECONDS = 2.5
+_STEADY_SECONDS = 2.0
+_QUIET_SECONDS = 4.0  # how long to look for a failover that must not come
+_OBSERVE_SECONDS = 20.0
+_CAPTURE_LAG_SECONDS = 1.0
+_TOOL_SECONDS = 5.0
+
+
+class CheckFailedError(LabError):
+    """The series was measured, and something in it is not as it must be. The results are written."""
+
+
+def say(line: str) -> None:
+    """The default progress: one line per step, with the time."""
+    print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
+
+
+async def run_experiment(options: RunOptions, progress: Progress = say) -> dict[str, Any]:
+    """Run a series and write its results below `options.out`; returns the content of summary.json.
+
+    A lab of this name that is up is used, and set up afresh afterwards; otherwise one is made, and removed
+    at the end. Raises CheckFailedError when a run does not show what it must, LabError when it cannot be
+    run at all.
+    """
+    fault = faults.find(options.fault)
+    try:
+        results.prepare(options.out)
+    except OSError as error:
+        raise LabError(f"--out {options.out} cannot be written: {error.strerror}") from None
+    environment = describe_environment()
+    found = bool(teardown.leftovers(usable_layout(options.lab.name)))
+    bed = await (Testbed.attach(options.lab.name) if found else Testbed.up(options.lab, progress))
+    try:
+        series = await _run_all(bed, fault, options, progress, fresh=not found)
+        if found:
+            progress("setting the lab up afresh")
+            await _start(bed, options, fresh=False)
+    finally:
+        await (bed.close() if found else bed.down())
+    return _conclude(series, environment, options)
+
+
+async def _run_all(
+    bed: Testbed, fault: Fault, options: RunOptions, progress: Progress, *, fresh: bool
+) -> list[tuple[RunFiles, dict[str, Any]]]:
+    series = []
+    for number in range(1, options.runs + 1):
+        head = f"run {number} of {options.runs}"
+        progress(f"{head}: service and agents")
+        await _start(bed, options, fresh=fresh and number == 1)
+        facts = await _run(bed, fault, options, number, _under(head, progress))
+        files = await asyncio.to_thread(read_run, results.run_directory(options.out, facts.number), recording.SERVICE)
+        figures = await asyncio.to_thread(summarise_run, files, names.RTP_PORT)
+        progress(f"{head}: {_in_short(figures)}")
+        series.append((files, figures))
+    return series
+
+
+def _under(head: str, progress: Progress) -> Progress:
+    return lambda text: progress(f"{head}: {text}")
+
+
+async def _start(bed: Testbed, options: RunOptions, *, fresh: bool) -> None:
+    if not fresh:
+        await bed.reset()
+    await bed.start_service(options.checkpoint_interval_ms)
+    await bed.start_agents(options.lab)
+
+
+async def _run(bed: Testbed, fault: Fault, options: RunOptions, number: int, progress: Progress) -> RunFacts:
+    """One run in a lab whose service and agents were just started; returns its facts, its files are written."""
+    directory = results.run_directory(options.out, number)
+    directory.mkdir(parents=True)
+    recorders = Recording(bed, directory, realtime=options.lab.realtime_priority > 0)
+    try:
+        progress("the client calls")
+        await recorders.start()
+        loads = await _warm_up(bed, recorders)
+        await asyncio.sleep(random.uniform(0, PACKET_SPACING_SECONDS))
+        active = names.SERVERS[0]
+        fault_at = await bed.inject(fault, active)
+        progress(f"fault: {fault.does}")
+        await _observe(recorders, fault, fault_at)
+        tunnels = await client_tunnels(bed)
+    finally:
+        await recorders.stop()
+    facts = RunFacts(
+        number=number,
+        fault=fault.name,
+        fault_at=fault_at,
+        active_before=active,
+        expected_verdict=fault.verdict.value,
+        expected_active=fault.expected_active(active),
+        gateway_tunnels=tunnels,
+        interval_seconds=options.lab.interval_seconds,
+        multiplier=options.lab.multiplier,
+        checkpoint_interval_ms=options.checkpoint_interval_ms,
+        realtime_priority=options.lab.realtime_priority,
+        agents=loads,
+    )
+    facts.save(directory)
+    return facts
+
+
+async def _warm_up(bed: Testbed, recorders: Recording) -> dict[str, dict[str, float]]:
+    """Wait until the call is answered and protected; returns what the agents cost in the calm that follows."""
+    await recorders.wait_for_service(_ANSWER_SECONDS)
+    deadline = time.monotonic() + _PROTECTED_SECONDS
+    while not protected(await asyncio.to_thread(recorders.events, time.time() - 2)):
+        if time.monotonic() > deadline:
+            raise LabError(
+                f"the service is not protected after {_PROTECTED_SECONDS:g} s: no heartbeat names a standby in sync "
+                f"(logs below {bed.layout.directory})"
+            )
+        await asyncio.sleep(0.25)
+    agents = {
+        process["name"]: process["pid"]
+        for process in bed.status()["processes"]
+        if process["alive"] and process["name"].startswith(("agent-", "switcher-"))
+    }
+    meter = LoadMeter(agents)
+    await asyncio.sleep(_WARM_SECONDS)
+    return meter.read()
+
+
+async def _observe(recorders: Recording, fault: Fault, fault_at: float) -> None:
+    """Return when answers have flowed for a while after the fault's gap, or when there is nothing to wait for."""
+    at_least = _STEADY_SECONDS if fault.failover else _QUIET_SECONDS
+    while (since := time.time() - fault_at) < _OBSERVE_SECONDS:
+        await asyncio.sleep(0.25)
+        if since < at_least + _CAPTURE_LAG_SECONDS:
+            continue
+        arrivals = await asyncio.to_thread(recorders.arrivals)
+        gap = largest_gap_after(arrivals, fault_at)
+        if gap is None or time.time() - arrivals[-1] > _CAPTURE_LAG_SECONDS:
+            continue
+        if arrivals[-1] - gap.end_seconds >= _STEADY_SECONDS or gap.length_seconds < 3 * PACKET_SPACING_SECONDS:
+            return
+
+
+async def client_tunnels(bed: Testbed) -> list[str]:
+    """Names of the client tunnels that the gateway's switch has now, straight from its database.
+
+    Raises LabError when the database does not answer.
+    """
+    command = [
+        "ovs-vsctl",
+        f"--db={bed.layout.gateway.ovsdb}",
+        f"--timeout={_TOOL_SECONDS:.0f}",
+        "list-ports",
+        "br-svc",
+    ]
+    try:
+        ports = await procs.check_output(command, _TOOL_SECONDS + 1)
+    except (RuntimeError, TimeoutError) as error:
+        raise LabError(f"the gateway's switch cannot be asked for its tunnels: {error}") from None
+    return sorted(port for port in ports.split() if port.startswith(("t2-", "t3-")))
+
+
+def _conclude(
+    series: list[tuple[RunFiles, dict[str, Any]]], environment: dict[str, Any], options: RunOptions
+) -> dict[str, Any]:
+    runs = [figures for _, figures in series]
+    last = series[-1][0]
+    environment |= {
+        "scheduling": {
+            "agents_fifo_priority": options.lab.realtime_priority,
+            "probe_fifo_priority": last.probe_summary.get("realtime_priority"),
+            "caller_fifo_priority": last.client_summary.get("realtime_priority"),
+        },
+        "loop_lateness": worst_lateness(runs),
+        "load_average_after": describe_environment()["load_average"],
+    }
+    summary = summarise_series(runs, environment)
+    results.write(Path(options.out), summary, last)
+    results.show(options.out, summary, Console())
+    wrong = [f"run {run['run']}: {check}" for run in runs for check in run["checks"]]
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise CheckFailedError(f"{wrong[0]}{more}")
+    return summary
+
+
+def worst_lateness(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """The worst lateness of each loop over a series."""
+    worst: dict[str, float] = {}
+    for run in runs:
+        for name, value in run["lateness"].items():
+            if value is not None:
+                worst[name] = max(worst.get(name, 0.0), value)
+    return worst
+
+
+def _in_short(figures: dict[str, Any]) -> str:
+    if figures["checks"]:
+        return f"NOT as it must be: {'; '.join(figures['checks'])}"
+    downtime = figures["probe_downtime_seconds"] or 0.0
+    return f"{downtime * 1000:.1f} ms without service, verdict {figures['verdict']}, then {figures['active_site']}"

@@ -1,0 +1,155 @@
+"""What the agents said of a failover: the verdict, the marks of its phases, the epoch, their own downtime
+figure.
+
+Pure, and forgiving: it reads recorded bus events, and what is missing there is None here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunnelswitch_lab.measure.events import BusEvent
+
+AGENT_MARKS = ("path_down", "bus_silent", "verdict", "committed", "switched", "applied", "promoted")
+NO_VERDICT = "none"
+_MOVES = ("proof", "suspicion", "cut_off", "operator", "promote_failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What the bus tells of one run. Marks are seconds since 1970.
+
+    The downtime is the agents' own figure: of the call if they reported its gap (`downtime_of_call`), else
+    of another flow of the service, which is finer and shows shorter gaps.
+    """
+
+    verdict: str = NO_VERDICT
+    epoch: int | None = None
+    active_site: str | None = None
+    marks: dict[str, float] = field(default_factory=dict)
+    downtime_seconds: float | None = None
+    downtime_of_call: bool = False
+    lateness_max_seconds: float | None = None
+
+
+def tell(events: Sequence[BusEvent], fault_at: float, active_before: str, service_port: int) -> Story:
+    """Read the story of the fault at `fault_at`; the downtime is that of the flow from `service_port`."""
+    after = [event for event in events if event.received_at >= fault_at]
+    # A repeated epoch of before the fault is no consequence of it.
+    moves = [
+        record
+        for record in map(_record, after)
+        if record.get("active") not in (None, active_before) and record.get("reason") in _MOVES
+    ]
+    reports = [e.data for e in after if e.kind == "failover" and e.data.get("active") != active_before]
+    epoch, active = _last_record(events)
+    downtime = _downtime(after, fault_at, service_port)
+    reason = moves[0]["reason"] if moves else (reports[0].get("reason") if reports else None)
+    return Story(
+        verdict=str(reason).replace("_", "-") if reason else NO_VERDICT,
+        epoch=epoch,
+        active_site=active,
+        marks=_marks(reports, fault_at),
+        downtime_seconds=downtime[0] if downtime else None,
+        downtime_of_call=bool(downtime and downtime[1]),
+        lateness_max_seconds=_lateness(events),
+    )
+
+
+def protected(events: Iterable[BusEvent]) -> bool:
+    """Whether the latest heartbeats say that an active and a standby that is in sync exist."""
+    latest: dict[str, list[dict[str, Any]]] = {}
+    for event in events:
+        services = event.data.get("services") if event.kind == "heartbeat" else None
+        if isinstance(services, list):
+            latest[str(event.data.get("site"))] = [s for s in services if isinstance(s, dict)]
+    roles = {
+        str(service.get("role"))
+        for services in latest.values()
+        for service in services
+        if service.get("in_sync") is True
+    }
+    return {"active", "standby"} <= roles
+
+
+def stamp_epoch(stamp: object) -> int | None:
+    """The epoch of a stamp in either of its forms: an object, or the text EPOCH.MINOR-DECISION."""
+    if isinstance(stamp, dict):
+        epoch = stamp.get("epoch")
+        return epoch if isinstance(epoch, int) else None
+    digits = str(stamp).partition(".")[0]
+    return int(digits) if digits.isdecimal() else None
+
+
+def _record(event: BusEvent) -> dict[str, Any]:
+    """The record in an agent's word of an epoch, or in the store's own republication of it."""
+    if event.kind == "record":
+        return event.data
+    record = event.data.get("record") if event.kind == "epoch" else None
+    return record if isinstance(record, dict) else {}
+
+
+def _last_record(events: Sequence[BusEvent]) -> tuple[int | None, str | None]:
+    best: tuple[int, str | None] | None = None
+    for event in events:
+        record = _record(event)
+        if event.kind == "heartbeat":
+            marks = event.data.get("marks")
+            stamps = marks.values() if isinstance(marks, dict) else ()
+            candidates = [(stamp_epoch(stamp), None) for stamp in stamps]
+        else:
+            candidates = [(stamp_epoch(record.get("stamp")), record.get("active"))]
+        for epoch, active in candidates:
+            if epoch is not None and (best is None or (epoch, active is not None) >= (best[0], bool(best[1]))):
+                best = (epoch, active)
+    return best or (None, None)
+
+
+def _marks(reports: Sequence[dict[str, Any]], fault_at: float) -> dict[str, float]:
+    """The marks of the first failover reported; later reports of the same epoch complete it."""
+    found: dict[str, float] = {}
+    for report in reports:
+        if report.get("epoch") != reports[0].get("epoch"):
+            break
+        marks = report.get("marks")
+        for name, moment in marks.items() if isinstance(marks, dict) else ():
+            # A path that was down before the fault is another story.
+            if name in AGENT_MARKS and isinstance(moment, int | float) and moment > fault_at - 1:
+                found.setdefault(name, float(moment))
+    return found
+
+
+def _downtime(after: Sequence[BusEvent], fault_at: float, port: int) -> tuple[float, bool] | None:
+    """The longest gap told of the flow from `port`, or of any other flow when it was too short for that one.
+
+    (Seconds, whether it is the flow from `port`.)
+    """
+    figures = [
+        (f":{port} >" in str(event.data.get("flow", "")), float(event.data["downtime_seconds"]))
+        for event in after
+        if event.kind == "traffic"
+        and isinstance(event.data.get("downtime_seconds"), int | float)
+        and _ends_after(event.data, fault_at)
+    ]
+    if not figures:
+        return None
+    same_flow, seconds = max(figures)
+    return seconds, same_flow
+
+
+def _ends_after(data: dict[str, Any], fault_at: float) -> bool:
+    ended = data.get("gap_ended_at")
+    return not isinstance(ended, int | float) or ended > fault_at
+
+
+def _lateness(events: Sequence[BusEvent]) -> float | None:
+    return max(
+        (
+            float(event.data["lateness_seconds"])
+            for event in events
+            if event.kind == "heartbeat" and isinstance(event.data.get("lateness_seconds"), int | float)
+        ),
+        default=None,
+    )

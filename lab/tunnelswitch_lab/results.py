@@ -1,0 +1,75 @@
+"""What a series leaves behind: summary.json, the last run's capture, all bus events, the report, and a table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tunnelswitch_lab.measure.report import headline, write_report
+from tunnelswitch_lab.measure.runs import CAPTURE, EVENTS, RunFiles
+
+
+def run_directory(out: Path, number: int) -> Path:
+    """Where run `number` of a series keeps its files."""
+    return out / "runs" / f"{number:02}"
+
+
+def prepare(out: Path) -> None:
+    """Make the directory of a series and remove an earlier series' results from it. Raises OSError."""
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / "runs", ignore_errors=True)
+    for name in ("summary.json", "report.html", CAPTURE, EVENTS):
+        (out / name).unlink(missing_ok=True)
+
+
+def write(out: Path, summary: dict[str, Any], last: RunFiles) -> None:
+    """Write the results of a series. Raises OSError."""
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    shutil.copyfile(run_directory(out, last.facts.number) / CAPTURE, out / CAPTURE)
+    with (out / EVENTS).open("wb") as everything:
+        for run in summary["runs"]:
+            with (run_directory(out, run["run"]) / EVENTS).open("rb") as events:
+                shutil.copyfileobj(events, everything)
+    write_report(out / "report.html", summary, last)
+
+
+def show(out: Path, summary: dict[str, Any], console: Console) -> None:
+    """Print the series as a table, with what is wrong below it, and where the report is."""
+    table = Table(title=headline(summary), title_justify="left", title_style="bold")
+    for column in ("run", "verdict", "serves now", "tunnels"):
+        table.add_column(column)
+    for column in ("probe ms", "capture ms", "agents ms", "lost", "jitter ms", "rollback"):
+        table.add_column(column, justify="right")
+    table.add_column("checks")
+    for run in summary["runs"]:
+        words = [
+            str(run["run"]),
+            run["verdict"],
+            run["active_site"] or "-",
+            ", ".join(run["gateway_tunnels"]) or "none",
+        ]
+        table.add_row(*words, *_figures(run), "[red]failed[/]" if run["checks"] else "[green]passed[/]")
+    if len(summary["runs"]) > 1:
+        table.add_section()
+        table.add_row("median", "", "", "", *_figures(summary["medians"]), "", style="bold")
+    console.print(table)
+    for run in summary["runs"]:
+        for check in run["checks"]:
+            console.print(f"run {run['run']}: {check}", style="red", highlight=False)
+    console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _figures(row: dict[str, Any]) -> list[str]:
+    def in_milliseconds(key: str) -> str:
+        return "-" if row[key] is None else f"{row[key] * 1000:.1f}"
+
+    def count(key: str) -> str:
+        return "-" if row[key] is None else f"{row[key]:g}"
+
+    downtimes = [in_milliseconds(f"{who}downtime_seconds") for who in ("probe_", "", "agent_")]
+    return [*downtimes, count("lost_packets"), in_milliseconds("jitter_max_seconds"), count("state_rollback_packets")]
