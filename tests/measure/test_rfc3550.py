@@ -110,13 +110,17 @@ def test_bad_parameters_are_refused() -> None:
 
 
 def write_capture(path: Path, seed: int) -> None:
-    """Twenty seconds of a call with loss, jitter, reordering, an outage and a wrap of the sequence number."""
+    """Twenty seconds of a call with loss, jitter, reordering, an outage and a wrap of the sequence number.
+
+    Nothing is lost or reordered at the begin and at the wrap: tshark 4.0 takes a late packet there for another cycle.
+    """
     rng = random.Random(seed)
     arrivals = []
     for number in range(1000):
-        if rng.random() < 0.02 or 400 <= number < 420:
+        calm = number < 5 or abs(number - 536) < 5
+        if (rng.random() < 0.02 and not calm) or 400 <= number < 420:
             continue
-        delay_ns = rng.randrange(50_000_000) if rng.random() < 0.03 else rng.randrange(8_000_000)
+        delay_ns = rng.randrange(50_000_000) if rng.random() < 0.03 and not calm else rng.randrange(8_000_000)
         arrivals.append((START_NS + number * 20_000_000 + delay_ns, number))
     with PcapWriter(path) as pcap:
         for time_ns, number in sorted(arrivals):
@@ -124,7 +128,7 @@ def write_capture(path: Path, seed: int) -> None:
             pcap.write(time_ns, build_udp_frame(SERVICE, CALLER, build_rtp(packet)))
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_tshark_agrees(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("capture") / "call.pcap"
@@ -143,7 +147,7 @@ def test_tshark_agrees(seed: int, tmp_path_factory: pytest.TempPathFactory) -> N
     assert oracle.lost == reception.lost
     assert oracle.max_jitter_seconds * 1000 == pytest.approx(reception.jitter_max_seconds * 1000, abs=0.0011)
     assert oracle.max_delta_seconds * 1000 == pytest.approx(gap.length_seconds * 1000, abs=0.0011)
-    assert oracle.mean_jitter_seconds * 1000 == pytest.approx(total / len(times) * 1000, rel=0.01)
+    assert oracle.mean_jitter_seconds * 1000 == pytest.approx(total / (len(times) - 1) * 1000, abs=0.0011)
 
 
 def test_tshark_on_rubbish_is_one_clear_error(tmp_path: Path) -> None:
