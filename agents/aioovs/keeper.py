@@ -123,6 +123,8 @@ class Keeper:
         """Until ovs-vswitchd's cur_cfg has reached `next_cfg`. Raises ConnectionLost with committed=True."""
         if (self.binding.idl.switch_config("cur_cfg") or 0) >= next_cfg:
             return
+        if self.session is None:  # lost between the reply and now
+            raise ConnectionLost(f"{self.name}: {self.problem}; committed, but not seen applied", committed=True)
         future = asyncio.get_running_loop().create_future()
         self._applying[future] = next_cfg
         try:
@@ -140,7 +142,7 @@ class Keeper:
                 session = await self._remote.open(self._new_session, self._ssl)
                 replica = await self._replicate(session)
             if session.lost_reason is not None:
-                raise ConnectionLost(session.lost_reason)
+                raise ConnectionLost("")
             self._swap_in(session, replica)
         except BaseException as error:
             if session is not None:
@@ -149,8 +151,8 @@ class Keeper:
             if isinstance(error, TimeoutError):
                 stage = "no answer from the server" if session else "no connection"
                 error = ConnectError(f"{self.name}: {stage} within {deadline_seconds:.3g} s")
-            elif isinstance(error, ConnectionLost):
-                error = ConnectError(str(error))
+            elif isinstance(error, ConnectionLost) and session is not None:
+                error = ConnectError(f"{self.name}: {session.lost_reason}")
             self.problem = str(error) or self.problem
             raise error from None
 

@@ -46,9 +46,8 @@ class Proxy:
         """Closes all."""
         self._server.close()
         self.cut()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.release()
+        await asyncio.gather(*self._tasks)
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -63,7 +62,6 @@ class Proxy:
                     back = asyncio.create_task(self._pipe(server_reader, writer, held=False))
                     self._tasks.add(back)
                     await self._pipe(reader, server_writer, held=True)
-                    back.cancel()
                 finally:
                     server_writer.transport.abort()
         finally:

@@ -127,7 +127,8 @@ class Ovs:
     def vsctl(self, *arguments: str, wait: bool = False) -> str:
         """An independent writer and reader."""
         command = ["ovs-vsctl", f"--db={self.remote}", "--timeout=15", *([] if wait else ["--no-wait"]), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        done = subprocess.run(command, check=True, capture_output=True, text=True, preexec_fn=die_with_parent)
+        return done.stdout.strip()
 
     def external_id(self, key: str) -> str:
         """A key of the Open_vSwitch row, "" if absent, as ovs-vsctl sees it."""

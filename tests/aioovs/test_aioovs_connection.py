@@ -85,6 +85,16 @@ async def test_an_idle_connection_stays_alive(ovs: Ovs) -> None:
         assert db._keeper.session is session
 
 
+async def test_our_own_lateness_is_not_taken_for_the_servers(ovs: Ovs) -> None:
+    async with Database(ovs.remote, liveness_interval_seconds=0.05, liveness_deadline_seconds=0.1) as db:
+        session = db._keeper.session
+        for _ in range(3):
+            await asyncio.sleep(0.06)
+            time.sleep(0.3)  # noqa: ASYNC251 - a loop that is stuck, with an echo on its way
+        await asyncio.sleep(0.02)
+        assert db._keeper.session is session
+
+
 async def test_a_server_that_has_stopped_accepting_is_no_hang(ovs: Ovs) -> None:
     assert ovs.server is not None
     ovs.server.signal(signal.SIGSTOP)

@@ -215,6 +215,20 @@ async def test_ovsdbapps_own_map_write_meets_another_writer_as_a_conflict(ovs: O
     assert ovs.external_id("a") == ""
 
 
+async def test_a_conflict_behind_a_guard_that_holds_is_no_failed_guard(ovs: Ovs, proxied: MakeProxy) -> None:
+    ovs.vsctl("set", "open_vswitch", ".", "external_ids:epoch=1")
+    proxy = await proxied()
+    async with Database(proxy.remote) as db:
+        proxy.hold()
+        command = db.api.db_set("Open_vSwitch", root(db), ("external_ids", {"a": "1"}))
+        ours = asyncio.create_task(db.transact(command, guard=epoch_guard(db, "1"), deadline_seconds=10))
+        await asyncio.sleep(0)
+        ovs.vsctl("set", "open_vswitch", ".", "external_ids:b=1")
+        proxy.release()
+        with pytest.raises(Conflict, match="a command had read"):
+            await ours
+
+
 async def test_a_late_commit_is_harmless_behind_a_guard(ovs: Ovs, proxied: MakeProxy) -> None:
     ovs.vsctl("set", "open_vswitch", ".", "external_ids:epoch=1")
     proxy = await proxied()
