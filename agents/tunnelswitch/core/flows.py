@@ -17,16 +17,11 @@ from dataclasses import dataclass
 
 from tunnelswitch.core.events import ClientsSeen
 from tunnelswitch.core.facts import Traffic
+from tunnelswitch.core.rtp import RtpStream
 
 NANOSECONDS = 1_000_000_000
 _UDP, _TCP = 17, 6
 _TCP_SYN_OR_FIN = 0x03
-_RTP = struct.Struct("!BBHII")
-_RTCP_TYPES = range(72, 77)  # RFC 5761 section 4
-_CLOCKS = {6: 16000, 10: 44100, 11: 44100, 14: 90000, 16: 11025, 17: 22050} | dict.fromkeys(range(25, 35), 90000)
-_DYNAMIC_TYPES_FROM = 96
-_COMMON_CLOCKS = (8000, 16000, 24000, 32000, 44100, 48000, 90000)
-_MIN_SEQUENTIAL = 2  # RFC 3550 appendix A.1: packets in sequence before a source is believed to be RTP
 _WINDOW = 64
 _MIN_SPACINGS = 8
 _RARE = 8  # at most one spacing in so many may itself be a gap
@@ -53,96 +48,35 @@ class FlowLimits:
     idle_seconds: float = 1.0
 
 
-class _Rtp:
-    """One synchronisation source as RFC 3550 sees it: sequence (A.1) and interarrival jitter (6.4.1, A.8)."""
-
-    __slots__ = ("_first", "_ssrc", "_transit", "clock_hz", "jitter_seconds", "sequence", "sequential")
-
-    def __init__(self) -> None:
-        self._ssrc = -1
-        self._restart(0, 0, 0, 0)
-
-    def _restart(self, at_ns: int, sequence: int, timestamp: int, clock_hz: int) -> None:
-        self.sequential = 1
-        self.sequence = sequence
-        self.clock_hz = clock_hz
-        self.jitter_seconds = 0.0
-        self._transit: float | None = None
-        self._first = (at_ns, timestamp)
-
-    @property
-    def believed(self) -> bool:
-        return self.sequential >= _MIN_SEQUENTIAL
-
-    def packet(self, at_ns: int, payload: bytes) -> int | None:
-        """Take one UDP payload: how many packets are missing before it, or None when this is not (yet) RTP."""
-        if len(payload) < _RTP.size or payload[0] & 0xC0 != 0x80:
-            return None
-        _, second, sequence, timestamp, ssrc = _RTP.unpack_from(payload)
-        kind = second & 0x7F
-        if kind in _RTCP_TYPES:
-            return None
-        if ssrc != self._ssrc:
-            self._ssrc = ssrc
-            clock_hz = 0 if kind >= _DYNAMIC_TYPES_FROM else _CLOCKS.get(kind, 8000)
-            self._restart(at_ns, sequence, timestamp, clock_hz)
-            return None
-        step = (sequence - self.sequence) & 0xFFFF
-        if not self.believed:
-            self.sequential = self.sequential + 1 if step == 1 else 1
-        forward = 0 < step < 0x8000
-        if forward:
-            self.sequence = sequence
-            self._advance(at_ns, timestamp)
-        elif self.sequential and step > 0x8000 - 1 and (0x10000 - step) > _WINDOW:
-            self.sequence = sequence  # far behind: the sender started again (A.1), not a reordered packet
-        return (step - 1 if forward else 0) if self.believed else None
-
-    def _advance(self, at_ns: int, timestamp: int) -> None:
-        first_ns, first_timestamp = self._first
-        elapsed_seconds = (at_ns - first_ns) / NANOSECONDS
-        ticks = (timestamp - first_timestamp) & 0xFFFFFFFF
-        if not self.clock_hz:
-            if elapsed_seconds < 0.5:
-                return
-            rate = ticks / elapsed_seconds
-            self.clock_hz = min(_COMMON_CLOCKS, key=lambda clock: abs(clock - rate))
-        transit = elapsed_seconds - ticks / self.clock_hz
-        if self._transit is not None and abs(transit - self._transit) < 3600:  # else the timestamp wrapped
-            self.jitter_seconds += (abs(transit - self._transit) - self.jitter_seconds) / 16
-        self._transit = transit
-
-
 class _Flow:
     """One 5-tuple from a service to a client."""
 
-    __slots__ = ("_jitters", "_rtp", "_spacings", "last_ns", "lost_packets", "service")
+    __slots__ = ("_jitters", "_rtp", "_spacings", "last_ns")
 
-    def __init__(self, service: str, at_ns: int) -> None:
-        self.service = service
-        self.last_ns = at_ns
-        self.lost_packets = 0
+    def __init__(self) -> None:
+        self.last_ns = 0
         self._spacings: deque[int] = deque(maxlen=_WINDOW)
         self._jitters: deque[float] = deque(maxlen=_WINDOW)
-        self._rtp = _Rtp()
+        self._rtp = RtpStream()
 
     def packet(self, at_ns: int, payload: bytes, limits: FlowLimits) -> tuple[int, int, int, float] | None:
         """Gap and nominal spacing in nanoseconds, packets lost, largest jitter in seconds, if a gap ends here."""
-        spacing_ns = max(0, at_ns - self.last_ns)
-        self.last_ns = max(self.last_ns, at_ns)
         lost = self._rtp.packet(at_ns, payload)
         if lost is not None:
-            self.lost_packets += lost
             self._jitters.append(self._rtp.jitter_seconds)
+        if not self.last_ns:
+            self.last_ns = at_ns
+            return None
+        spacing_ns = max(0, at_ns - self.last_ns)
+        self.last_ns = max(self.last_ns, at_ns)
         nominal_ns = 0
         if spacing_ns > limits.gap_floor_seconds * NANOSECONDS:
             nominal_ns = self._nominal_ns(spacing_ns, limits)
         self._spacings.append(spacing_ns)
         if not nominal_ns:
             return None
-        if lost is None:
+        if lost is None:  # no sequence numbers: what the spacing says
             lost = max(0, round(spacing_ns / nominal_ns) - 1)
-            self.lost_packets += lost
         return spacing_ns, nominal_ns, lost, max(self._jitters, default=0.0)
 
     def _nominal_ns(self, spacing_ns: int, limits: FlowLimits) -> int:
@@ -223,7 +157,7 @@ class Flows:
         return seen
 
     def forget(self) -> None:
-        """Packets were missed, or the clock was set: neither a gap nor a missing reply can be told from what is known."""
+        """Packets were missed, or the clock was set: what is known shows neither a gap nor a missing reply."""
         self._flows.clear()
         for asking in self._asking.values():
             asking.first_ns = 0
@@ -236,11 +170,9 @@ class Flows:
     def _follow(self, service: str, at_ns: int, key: bytes, payload: bytes) -> Traffic | None:
         flow = self._flows.get(key)
         if flow is None or at_ns - flow.last_ns > self._forget_ns:
-            self._flows[key] = flow = _Flow(service, at_ns)
-            flow.packet(at_ns, payload, self._limits)
+            self._flows[key] = flow = _Flow()
             if len(self._flows) > self._limits.flows:
                 self._flows.popitem(last=False)
-            return None
         self._flows.move_to_end(key)
         gap = flow.packet(at_ns, payload, self._limits)
         if gap is None:

@@ -1,0 +1,249 @@
+"""The clients' real packets at a gateway: copied off the client port by a packet socket, judged by `core.flows`.
+
+The kernel filters and stamps them (packet(7), SO_TIMESTAMPNS), so reading late changes no figure; they are read in
+batches, because a wake-up per packet would cost more than everything else the agent does. It never sends, and it sees
+IPv4 without a VLAN tag in the payload only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+import structlog
+
+from tunnelswitch.core.flows import FlowLimits, Flows
+from tunnelswitch.errors import ClientPacketsError
+from tunnelswitch.ports import Emit
+
+_SOL_PACKET = 263
+_PACKET_STATISTICS = 6
+_ETH_P_ALL = 3
+_ETH_P_IP = 0x0800
+_SO_ATTACH_FILTER = 26
+_SO_RCVBUFFORCE = 33
+_SO_TIMESTAMPNS = 35
+_TIMESPEC = struct.Struct("@qq")
+_STATISTICS = struct.Struct("@II")
+_FILTER_LINE = struct.Struct("@HBBI")
+_LOAD_WORD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06  # linux/filter.h, classic BPF
+_ANCILLARY_PROTOCOL = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL
+_SOURCE, _DESTINATION = 12, 16
+_KEEP_BYTES = 128  # IPv4 and TCP headers at their longest; or UDP and RTP
+_MAX_SERVICES = 100  # jump offsets in a filter have 8 bits
+
+_log = structlog.get_logger("tunnelswitch.client_packets")
+
+
+@dataclass(frozen=True, slots=True)
+class PacketLimits:
+    """Bounds and thresholds.
+
+    Attributes:
+        read_seconds: pause between two batches.
+        batch_packets: at most so many packets are taken at once; with the pause it bounds the load on the event loop.
+        buffer_bytes: the socket's receive buffer; what does not fit is dropped and counted.
+        retry_seconds: pause between two attempts to open the device.
+        clock_step_seconds: the system clock was set if it moved so much against the monotonic one between two batches.
+        flows: thresholds and bounds of the evaluation.
+    """
+
+    read_seconds: float = 0.025
+    batch_packets: int = 1000
+    buffer_bytes: int = 8 << 20
+    retry_seconds: float = 1.0
+    clock_step_seconds: float = 0.005
+    flows: FlowLimits = field(default_factory=FlowLimits)
+
+
+class ClientPackets:
+    """Watches one device. Emits Traffic facts and ClientsSeen events from the event loop.
+
+    A wait of 0 means answered, or that it cannot be told (packets were dropped, the clock was set).
+
+    Args:
+        device: the client port, such as `client0`; it may come and go.
+        site: the gateway.
+        services: the IPv4 address of each service that clients talk to, by service name.
+        clock: monotonic seconds; `wall_clock_ns`: the clock of the kernel's timestamps.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        *,
+        site: str,
+        services: Mapping[str, str],
+        emit: Emit,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock_ns: Callable[[], int] = time.time_ns,
+        limits: PacketLimits | None = None,
+    ) -> None:
+        if len(services) > _MAX_SERVICES:
+            raise ClientPacketsError(
+                f"{len(services)} services on {device}", f"watch at most {_MAX_SERVICES} on one device"
+            )
+        self._device = device
+        self._limits = limits or PacketLimits()
+        self._flows = Flows(site, services, self._limits.flows)
+        self._filter = address_filter(services.values())
+        self._emit = emit
+        self._clock = clock
+        self._wall_clock_ns = wall_clock_ns
+        self._clock_offset_seconds: float | None = None
+        self._socket: socket.socket | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._complained = False
+        self.packets = 0
+        self.dropped = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether the device is being watched."""
+        return self._socket is not None
+
+    async def start(self) -> None:
+        """Begin to watch, and return. A device that is not there is tried again for ever, and logged once.
+
+        Raises:
+            ClientPacketsError: this process may not watch packets at all.
+        """
+        try:
+            self._open()
+        except PermissionError as error:
+            raise ClientPacketsError(
+                f"no permission to watch the packets on {self._device} ({error})", "give the agent CAP_NET_RAW"
+            ) from error
+        except OSError as error:
+            self._complain(error)
+        self._task = asyncio.create_task(self._run(), name=f"client packets on {self._device}")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        self._shut()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.read_seconds if self._socket else self._limits.retry_seconds)
+            try:
+                if self._socket is None:
+                    self._open()
+                else:
+                    self._read(self._socket)
+            except OSError as error:
+                self._shut()
+                self._complain(error)
+
+    def _open(self) -> None:
+        # Protocol 0 receives nothing: no packet comes in before filter and device are set.
+        watch = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
+        try:
+            program = ctypes.create_string_buffer(self._filter, len(self._filter))
+            lines = len(self._filter) // _FILTER_LINE.size
+            header = struct.pack("@HP", lines, ctypes.addressof(program))
+            watch.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
+            watch.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+            _enlarge(watch, self._limits.buffer_bytes)
+            watch.bind((self._device, _ETH_P_ALL))
+        except OSError:
+            watch.close()
+            raise
+        self._socket = watch
+        self._complained = False
+        self._flows.forget()
+        _log.info("watching client packets", device=self._device)
+
+    def _shut(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+            self._flows.forget()
+            self._tell(self._wall_clock_ns())
+
+    def _complain(self, error: OSError) -> None:
+        if not self._complained:
+            self._complained = True
+            _log.warning(
+                "client packets cannot be watched; trying again each second",
+                device=self._device,
+                error=str(error),
+                remedy="create the device and set it up, or correct client_port in the deployment file",
+            )
+
+    def _read(self, watch: socket.socket) -> None:
+        """One batch. Until the socket is empty, only the packets' own times say how late it is."""
+        now_ns = self._now_ns()
+        take, receive = self._flows.packet, watch.recvmsg
+        at_ns = 0
+        for _ in range(self._limits.batch_packets):
+            try:
+                data, ancillary, _flags, _address = receive(_KEEP_BYTES, 64)
+            except BlockingIOError:
+                break
+            self.packets += 1
+            seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
+            at_ns = seconds * 1_000_000_000 + nanoseconds
+            traffic = take(at_ns, data)
+            if traffic is not None:
+                self._emit(traffic)
+        else:
+            now_ns = at_ns
+        self._count_drops(watch)
+        self._tell(now_ns)
+
+    def _tell(self, now_ns: int) -> None:
+        for seen in self._flows.unanswered(now_ns):
+            self._emit(seen)
+
+    def _now_ns(self) -> int:
+        """The wall clock. If it was set since the last batch, what is known of the flows is forgotten."""
+        before = self._clock()
+        now_ns = self._wall_clock_ns()
+        after = self._clock()
+        if after - before > self._limits.clock_step_seconds / 2:  # interrupted here: the two cannot be compared
+            return now_ns
+        offset_seconds = now_ns / 1e9 - after
+        known = self._clock_offset_seconds
+        self._clock_offset_seconds = offset_seconds
+        if known is not None and abs(offset_seconds - known) > self._limits.clock_step_seconds:
+            self._flows.forget()
+            _log.warning("the system clock was set", by_seconds=round(offset_seconds - known, 6))
+        return now_ns
+
+    def _count_drops(self, watch: socket.socket) -> None:
+        statistics = watch.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size)
+        dropped = _STATISTICS.unpack(statistics)[1]  # reading resets it
+        if dropped:
+            self.dropped += dropped
+            self._flows.forget()
+            _log.warning("client packets were dropped before they were read", device=self._device, packets=dropped)
+
+
+def address_filter(addresses: Iterable[str]) -> bytes:
+    """A classic BPF program (linux/filter.h) that keeps the head of IPv4 packets from or to one of the addresses."""
+    wanted = sorted({int(IPv4Address(address)) for address in addresses})
+    tests = [(_LOAD_WORD, _SOURCE), *((_JUMP_EQUAL, address) for address in wanted)]
+    tests += [(_LOAD_WORD, _DESTINATION), *((_JUMP_EQUAL, address) for address in wanted)]
+    lines = [_FILTER_LINE.pack(_LOAD_WORD, 0, 0, _ANCILLARY_PROTOCOL)]
+    lines.append(_FILTER_LINE.pack(_JUMP_EQUAL, 0, len(tests), _ETH_P_IP))
+    for position, (code, operand) in enumerate(tests):
+        to_keep = len(tests) - position if code == _JUMP_EQUAL else 0
+        lines.append(_FILTER_LINE.pack(code, to_keep, 0, operand))
+    lines += [_FILTER_LINE.pack(_RETURN, 0, 0, verdict) for verdict in (0, _KEEP_BYTES)]
+    return b"".join(lines)
+
+
+def _enlarge(watch: socket.socket, size_bytes: int) -> None:
+    try:
+        watch.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size_bytes)
+    except PermissionError:  # without CAP_NET_ADMIN: as much as net.core.rmem_max allows
+        watch.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size_bytes)

@@ -1,0 +1,225 @@
+"""What our rows in OVSDB look like, how they are told from other people's, and the commands that write them.
+
+Shared by the adapters that put ports into OVSDB. A row is ours if its external_ids carry `tunnelswitch=<cluster>`; no
+command here changes or deletes another. Columns are those of ovs-vswitchd.conf.db(5). It sends nothing by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from ovsdbapp.backend.ovs_idl.command import BaseCommand
+
+from aioovs import CommandError, Database, RowView
+from tunnelswitch.core.stamp import Stamp
+from tunnelswitch.core.topology import Tunnel
+
+MARK = "tunnelswitch"
+
+# What a Database must monitor for our adapters. Few columns on purpose: every change of one costs time on the loop.
+MONITORED: Mapping[str, tuple[str, ...]] = {
+    "Open_vSwitch": ("external_ids", "bridges"),
+    "Bridge": ("name", "ports", "datapath_type", "fail_mode", "external_ids"),
+    "Port": ("name", "interfaces", "external_ids"),
+    "Interface": ("name", "type", "options", "external_ids", "ofport", "error", "bfd", "bfd_status"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GreEnd:
+    """One GRE port as it should be. `labels` are more external_ids beside the mark."""
+
+    interface: str
+    bridge: str
+    remote_address: str
+    key: int
+    cluster: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    bfd: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, str]:
+        return {"remote_ip": self.remote_address, "key": str(self.key)}
+
+    @property
+    def external_ids(self) -> dict[str, str]:
+        return {MARK: self.cluster, **self.labels}
+
+
+class EndState(Enum):
+    """How the rows of a GRE port compare with what they should be."""
+
+    ABSENT = "absent"
+    RIGHT = "right"
+    BROKEN = "broken"
+    FOREIGN = "foreign"
+
+    @property
+    def ours(self) -> bool:
+        return self in (EndState.RIGHT, EndState.BROKEN)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStamps:
+    """The stamps in OVSDB by group. `garbage` are the groups under whose key something else stands."""
+
+    stamps: dict[str, Stamp]
+    garbage: frozenset[str]
+
+
+def stamp_key(cluster: str, group: str) -> str:
+    """The key of the Open_vSwitch row's external_ids that holds a group's stamp."""
+    return f"{MARK}:{cluster}:{group}"
+
+
+def stored_stamps(database: Database, cluster: str, groups: Iterable[str]) -> StoredStamps:
+    """The stamps of these groups."""
+    row = switch_row(database)
+    external_ids = {} if row is None else row["external_ids"]
+    stamps: dict[str, Stamp] = {}
+    garbage: set[str] = set()
+    for group in groups:
+        text = external_ids.get(stamp_key(cluster, group))
+        try:
+            if text is not None:
+                stamps[group] = Stamp.parse(text)
+        except ValueError:
+            garbage.add(group)
+    return StoredStamps(stamps, frozenset(garbage))
+
+
+def client_end(tunnel: Tunnel, cluster: str) -> GreEnd:
+    """The GRE port of a client tunnel's end."""
+    labels = {f"{MARK}-service": tunnel.service, f"{MARK}-group": tunnel.group}
+    return GreEnd(tunnel.interface, tunnel.bridge, tunnel.remote_address, tunnel.key, cluster, labels)
+
+
+def switch_row(database: Database) -> RowView | None:
+    """The one row of the Open_vSwitch table."""
+    return next(iter(database.rows("Open_vSwitch")), None)
+
+
+def named(database: Database, table: str, name: str) -> RowView | None:
+    """A row by its name."""
+    found = database.api.lookup(table, name, None)
+    return None if found is None else database.row(table, found.uuid)
+
+
+def end_state(database: Database, end: GreEnd) -> EndState:
+    """What the rows named as `end` are. BROKEN is ours, but another port than it should be, or one that failed."""
+    port = named(database, "Port", end.interface)
+    interface = named(database, "Interface", end.interface)
+    if port is None and interface is None:
+        return EndState.ABSENT
+    if any(row is not None and row["external_ids"].get(MARK) != end.cluster for row in (port, interface)):
+        return EndState.FOREIGN
+    if port is None or interface is None:
+        return EndState.BROKEN
+    bridge = named(database, "Bridge", end.bridge)
+    right = (
+        bridge is not None
+        and port.uuid in bridge["ports"]
+        and port["interfaces"] == [interface.uuid]
+        and interface["type"] == "gre"
+        and interface["options"] == end.options
+        and interface["bfd"] == end.bfd
+        and interface["ofport"] != -1
+    )
+    return EndState.RIGHT if right else EndState.BROKEN
+
+
+class PutGre(BaseCommand):  # type: ignore[misc]
+    """Adds a GRE port, or rewrites the one of ours that has its name."""
+
+    def __init__(self, api: Any, end: GreEnd) -> None:
+        super().__init__(api)
+        self.end = end
+
+    def run_idl(self, txn: Any) -> None:
+        """Called while a transaction is built. Raises CommandError for a row that is not ours."""
+        end = self.end
+        bridge = self.api.lookup("Bridge", end.bridge)
+        port = self.api.lookup("Port", end.interface, None)
+        if port is None:
+            port = txn.insert(self.api.tables["Port"])
+            port.name = end.interface
+            interface = txn.insert(self.api.tables["Interface"])
+            interface.name = end.interface
+            port.interfaces = [interface]
+            txn.expected_ifaces.add(interface.uuid)
+        else:
+            interface = _our_interface(port, end.cluster)
+        wanted = {"type": "gre", "options": end.options, "external_ids": end.external_ids, "bfd": dict(end.bfd)}
+        for column, value in wanted.items():
+            _write(interface, column, value)
+        _write(port, "external_ids", end.external_ids)
+        for other in self.api.tables["Bridge"].rows.values():
+            if other.uuid != bridge.uuid and port in other.ports:
+                other.delvalue("ports", port)
+        if port not in bridge.ports:
+            bridge.addvalue("ports", port)
+
+
+class DropPort(BaseCommand):  # type: ignore[misc]
+    """Deletes a port of ours with its interface; one that is gone is no error."""
+
+    def __init__(self, api: Any, name: str, cluster: str) -> None:
+        super().__init__(api)
+        self.name = name
+        self.cluster = cluster
+
+    def run_idl(self, txn: Any) -> None:
+        """Called while a transaction is built. Raises CommandError for a row that is not ours."""
+        port = self.api.lookup("Port", self.name, None)
+        if port is None:
+            return
+        _our_interface(port, self.cluster)
+        for bridge in self.api.tables["Bridge"].rows.values():
+            if port in bridge.ports:
+                bridge.delvalue("ports", port)
+        for interface in port.interfaces:
+            interface.delete()
+        port.delete()
+
+
+class PutBridge(BaseCommand):  # type: ignore[misc]
+    """Adds a bridge of ours with `fail_mode=secure`, or makes the one of ours that has this name so."""
+
+    def __init__(self, api: Any, name: str, cluster: str, datapath_type: str) -> None:
+        super().__init__(api)
+        self.name = name
+        self.cluster = cluster
+        self.datapath_type = datapath_type
+
+    def run_idl(self, txn: Any) -> None:
+        """Called while a transaction is built. Raises CommandError for a bridge that is not ours."""
+        bridge = self.api.lookup("Bridge", self.name, None)
+        if bridge is None:
+            self.api.add_br(self.name, may_exist=False).run_idl(txn)
+            bridge = self.api.lookup("Bridge", self.name)
+            bridge.external_ids = {MARK: self.cluster}
+        elif bridge.external_ids.get(MARK) != self.cluster:
+            raise CommandError(f"bridge {self.name} is not ours")
+        else:
+            bridge.verify("external_ids")
+        _write(bridge, "datapath_type", self.datapath_type)
+        _write(bridge, "fail_mode", ["secure"])
+
+
+def _our_interface(port: Any, cluster: str) -> Any:
+    """The port's interface; `verify` makes the transaction fail if either is not ours any more when it lands."""
+    for row in (port, *port.interfaces):
+        if row.external_ids.get(MARK) != cluster:
+            raise CommandError(f"port {port.name} is not ours")
+        row.verify("external_ids")
+    if not port.interfaces:
+        raise CommandError(f"port {port.name} has no interface")
+    return port.interfaces[0]
+
+
+def _write(row: Any, column: str, value: Any) -> None:
+    if getattr(row, column, None) != value:
+        setattr(row, column, value)
