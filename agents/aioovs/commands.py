@@ -66,3 +66,5 @@ class RemoveKeys(_KeysCommand):
         row = self._row()
         for key in self.keys:
             row.delkey(self.column, key)
+            # a key set earlier in the same transaction would otherwise be inserted after its removal
+            row._mutations.get("_inserts", {}).get(self.column, {}).pop(key, None)

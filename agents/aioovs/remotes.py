@@ -89,6 +89,8 @@ class Remote:
                     factory, self.host, self.port, ssl=files.context(), server_hostname=hostname
                 )
             )[1]
+        except BlockingIOError as error:
+            raise ConnectError(f"{self.name}: the server has stopped accepting connections: is it stuck?") from error
         except OSError as error:
             raise ConnectError(f"{self.name}: {error.strerror or error}; is ovsdb-server running there?") from error
 

@@ -201,6 +201,17 @@ async def test_keys_are_changed_and_other_writers_keys_survive(ovs: Ovs, proxied
     assert b'"insert",["map",[["epoch","2"],["more","x"]]]' in proxy.seen
 
 
+async def test_of_several_commands_on_a_key_the_last_counts(ovs: Ovs) -> None:
+    async with Database(ovs.remote) as db:
+        remove = RemoveKeys(db.api, "Open_vSwitch", root(db), "external_ids", ["epoch"])
+        await db.transact(set_keys(db, epoch="1"), set_keys(db, epoch="2"))
+        assert ovs.external_id("epoch") == "2"
+        await db.transact(remove, set_keys(db, epoch="3"))
+        assert ovs.external_id("epoch") == "3"
+        await db.transact(set_keys(db, epoch="4"), remove)
+        assert ovs.external_id("epoch") == ""
+
+
 async def test_ovsdbapps_own_map_write_meets_another_writer_as_a_conflict(ovs: Ovs, proxied: MakeProxy) -> None:
     proxy = await proxied()
     async with Database(proxy.remote) as db:
