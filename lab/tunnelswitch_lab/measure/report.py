@@ -75,6 +75,14 @@ def in_milliseconds(value: float | None) -> str:
     return "–" if value is None else f"{value * 1000:.1f}"
 
 
+def _fine_marks(figures: dict[str, Any]) -> dict[str, float | None]:
+    """The marks with the probe's first packet, which is not rounded up to the call's 20 ms."""
+    marks: dict[str, float | None] = dict(figures["marks"])
+    if figures["probe_first_packet_seconds"] is not None:
+        marks["first_packet"] = figures["probe_first_packet_seconds"]
+    return marks
+
+
 def _charts(summary: dict[str, Any], last: RunFiles) -> dict[str, Markup]:
     marks, since_fault = summary["runs"][-1]["marks"], last.facts.since_fault_seconds
     points: list[Point] = []
@@ -85,9 +93,9 @@ def _charts(summary: dict[str, Any], last: RunFiles) -> dict[str, Markup]:
     sites = list(dict.fromkeys(packet.site for packet in last.stream.packets))
     calls = [(point.time_seconds, point.site) for point in points]
     probes = [(since_fault(probe.received_ns), probe.site) for probe in last.probes]
-    rows = [(f"run {run['run']}", run["marks"]) for run in summary["runs"]]
+    rows = [(f"run {run['run']}", _fine_marks(run)) for run in summary["runs"]]
     if len(rows) > 1:
-        rows.insert(0, ("median", summary["medians"]["marks"]))
+        rows.insert(0, ("median", _fine_marks(summary["medians"])))
     # Drawn by our own code, which escapes what it is given.
     return {
         "over_time": Markup(charts.over_time(points, marks, sites)),

@@ -24,6 +24,7 @@ MEDIAN_KEYS = (
     "jitter_max_seconds",
     "probe_gap_seconds",
     "probe_downtime_seconds",
+    "probe_first_packet_seconds",
     "probe_lost",
     "agent_downtime_seconds",
     "state_rollback_packets",
@@ -139,20 +140,27 @@ def _marks(story: Story, files: RunFiles) -> dict[str, float | None]:
     marks: dict[str, float | None] = dict.fromkeys(MARKS)
     marks["fault"] = 0.0
     marks.update({name: moment - fault_at for name, moment in story.marks.items()})
-    arrivals = [(files.facts.since_fault_seconds(p.arrived_ns), p.run) for p in files.stream.packets]
-    old = next((run for arrival, run in reversed(arrivals) if arrival <= 0), "")
-    marks["first_packet"] = next((arrival for arrival, run in arrivals if arrival > 0 and run != old), None)
+    marks["first_packet"] = _first_of_new_copy(
+        [(files.facts.since_fault_seconds(packet.arrived_ns), packet.run) for packet in files.stream.packets]
+    )
     return marks
 
 
+def _first_of_new_copy(answers: list[tuple[float, str]]) -> float | None:
+    """When the first answer came, after the fault, from another copy than the one that answered before it."""
+    old = next((run for arrival, run in reversed(answers) if arrival <= 0), "")
+    return next((arrival for arrival, run in answers if arrival > 0 and run != old), None)
+
+
 def _probe_figures(files: RunFiles) -> dict[str, Any]:
-    arrivals = [files.facts.since_fault_seconds(probe.received_ns) for probe in files.probes]
-    gap = largest_gap_after(arrivals, 0.0)
+    answers = [(files.facts.since_fault_seconds(probe.received_ns), probe.run) for probe in files.probes]
+    gap = largest_gap_after([arrival for arrival, _ in answers], 0.0)
     sequences = {probe.sequence for probe in files.probes}
     # Probes before the first answer belong to the start, those after the last one to the end.
     expected = max(sequences) - min(sequences) + 1 if sequences else 0
     return {
         "probe_gap_seconds": gap.length_seconds if gap else None,
         "probe_downtime_seconds": gap.downtime_seconds(PROBE_SPACING_SECONDS) if gap else None,
+        "probe_first_packet_seconds": _first_of_new_copy(answers),
         "probe_lost": expected - len(sequences),
     }
