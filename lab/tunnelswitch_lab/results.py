@@ -59,7 +59,7 @@ def show(out: Path, summary: dict[str, Any], console: Console) -> None:
     console.print(table)
     for run in summary["runs"]:
         for check in run["checks"]:
-            console.print(f"run {run['run']}: {check}", style="red", highlight=False)
+            console.print(f"run {run['run']}: {check}", style="red", highlight=False, soft_wrap=True)
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
 
 
