@@ -1,0 +1,181 @@
+"""What the metrics say after events and actions, and that the page about them names them all."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from tunnelswitch.config import load
+from tunnelswitch.core import actions, events, facts
+from tunnelswitch.core.facts import GroupRecord, Protection, Reason
+from tunnelswitch.core.stamp import Stamp
+from tunnelswitch.telemetry.metrics import Metrics
+
+ROOT = Path(__file__).parents[2]
+DEPLOYMENT = load(ROOT / "deploy/example.toml")
+
+
+def metrics(site: str = "gateway", process: str = "switcher") -> Metrics:
+    return Metrics(DEPLOYMENT, site, process)
+
+
+def value(made: Metrics, name: str, **labels: str) -> float | None:
+    return made.families.registry.get_sample_value(f"tunnelswitch_{name}", labels)
+
+
+def record(epoch: int, active: str = "primary", reason: Reason = Reason.PROOF, *, minor: int = 0) -> GroupRecord:
+    return GroupRecord(
+        group="voip",
+        stamp=Stamp(epoch, "gw.1", minor),
+        active=active,
+        previous="primary",
+        in_sync=minor > 0,
+        reason=reason,
+        voters=(),
+        gateways=("gateway",),
+    )
+
+
+def test_records() -> None:
+    made = metrics()
+    made.observe(events.RecordRead("voip", None, 0), 1.0)
+    made.observe(events.RecordRead("voip", record(1), 3), 1.0)
+    assert value(made, "epoch", group="voip") == 1
+    assert value(made, "switches_total", group="voip", reason="proof") == 0, "the first record is no move"
+    made.observe(facts.Epoch(record(2, "secondary", Reason.SUSPICION)), 2.0)
+    made.observe(facts.Epoch(record(2, "secondary", Reason.SUSPICION)), 2.0)
+    made.observe(facts.Epoch(record(1)), 2.0)
+    assert value(made, "epoch", group="voip") == 2
+    assert value(made, "switches_total", group="voip", reason="suspicion") == 1
+    active = {site: value(made, "active_site", group="voip", site=site) for site in DEPLOYMENT.sites}
+    assert active == {"primary": 0, "secondary": 1, "gateway": 0}
+    assert value(made, "protected", group="voip") == 0
+    made.observe(facts.Epoch(record(2, "secondary", Reason.PROTECTION, minor=1)), 3.0)
+    assert value(made, "protected", group="voip") == 1
+    assert value(made, "switches_total", group="voip", reason="protection") == 0
+
+
+def test_every_reason_starts_at_zero() -> None:
+    made = metrics()
+    assert [value(made, "switches_total", group="voip", reason=reason.value) for reason in Reason] == [0] * len(Reason)
+
+
+def test_commits() -> None:
+    made = metrics()
+    made.observe(actions.CommitRecord(record(2), 3, 0.5), 10.0)
+    made.observe(events.Committed(record(2), 4), 10.25)
+    assert value(made, "commit_seconds_sum", group="voip") == pytest.approx(0.25)
+    made.observe(events.CommitRefused("voip"), 11.0)
+    made.observe(events.CommitUnknown("voip", "no answer"), 11.0)
+    results = ("committed", "refused", "unknown")
+    assert [value(made, "commits_total", group="voip", result=result) for result in results] == [1, 1, 1]
+    made.observe(events.Committed(record(3), 5), 12.0)
+    assert value(made, "commit_seconds_count", group="voip") == 1, "not ours to time"
+
+
+def test_tunnels() -> None:
+    made = metrics()
+    made.observe(events.DataPlaneSeen(present=frozenset({"t2-pbx"}), foreign=frozenset({"t3-pbx"})), 1.0)
+    up = {
+        "T2": {"site": "gateway", "service": "pbx", "tunnel": "T2", "remote": "primary"},
+        "T3": {"site": "gateway", "service": "pbx", "tunnel": "T3", "remote": "secondary"},
+    }
+    assert [value(made, "tunnel_up", **up[label]) for label in ("T2", "T3")] == [1, 0]
+    assert value(made, "foreign_tunnels") == 1
+    assert value(made, "ovsdb_connected") == 1
+    made.observe(events.SwitchApplied("voip", Stamp(2, "a"), frozenset({"t3-pbx"}), 1.0, 1.004, 1.008), 2.0)
+    assert [value(made, "tunnel_up", **up[label]) for label in ("T2", "T3")] == [0, 1]
+    assert value(made, "switch_seconds_sum", group="voip") == pytest.approx(0.008)
+    made.observe(events.SwitchConflict("voip", None), 2.0)
+    made.observe(events.SwitchFailed("voip", "gone"), 2.0)
+    made.observe(events.DataPlaneLost("gone"), 2.0)
+    assert [value(made, "switch_failures_total", group="voip", kind=kind) for kind in ("conflict", "failed")] == [1, 1]
+    assert value(made, "ovsdb_connected") == 0
+
+
+def test_services_and_checkpoints() -> None:
+    made = metrics("primary", "agent")
+    made.observe(events.ServiceSeen("pbx", "r1", "active", Protection.PROTECTED, in_sync=True), 1.0)
+    assert value(made, "service_protected", service="pbx") == 1
+    now = time.monotonic()
+    made.observe(facts.CheckpointSeen("primary", "pbx", "r1", "active", 1, 0.002, 500), now - 3)
+    made.observe(facts.CheckpointSeen("elsewhere", "pbx", "r1", "active", 1, 0.002, 500), now)
+    assert value(made, "checkpoint_bytes_total", service="pbx") == 500
+    assert value(made, "checkpoint_pause_seconds_count", service="pbx") == 1
+    age = value(made, "checkpoint_age_seconds", service="pbx")
+    assert age is not None
+    assert 3 <= age < 60
+    made.observe(events.Promoted("pbx", "r1", 0.004), now)
+    made.observe(events.PromotionFailed("pbx", "no"), now)
+    made.observe(events.FenceFailed("pbx", "no"), now)
+    made.observe(events.RunExited("pbx", "r1"), now)
+    names = ("promote_seconds_count", "promotion_failures_total", "fence_failures_total", "run_exits_total")
+    assert [value(made, name, service="pbx") for name in names] == [1, 1, 1, 1]
+
+
+def test_heartbeats_are_timestamps_and_ages() -> None:
+    made = metrics()
+    beat = facts.Heartbeat("primary", "a", 1, 0.0, 0.02)
+    made.observe(beat, time.monotonic() - 5)
+    age = value(made, "heartbeat_age_seconds", site="primary")
+    received = value(made, "heartbeat_received_timestamp_seconds", site="primary")
+    assert age is not None
+    assert received is not None
+    assert 5 <= age < 60
+    assert 5 <= time.time() - received < 60
+    assert value(made, "heartbeat_age_seconds", site="secondary") is None
+
+
+def test_clients() -> None:
+    made = metrics()
+    made.observe(facts.Traffic("gateway", "pbx", "f", 0.047, 0.067, 0.02, 3, 0.004, 1.0, 1.067), 1.0)
+    made.observe(events.ClientsSeen("pbx", 0.3), 1.0)
+    assert value(made, "downtime_seconds_count", service="pbx") == 1
+    names = ("last_downtime_seconds", "lost_packets_total", "jitter_max_seconds", "clients_unanswered_seconds")
+    assert [value(made, name, service="pbx") for name in names] == [0.047, 3, 0.004, 0.3]
+
+
+def test_the_rest() -> None:
+    made = metrics()
+    made.bus_state(True)
+    made.bad_message("version")
+    made.driver_problem("notice_flood")
+    made.pull("stale_messages", lambda: 7)
+    with pytest.raises(ValueError, match="stale_messages"):
+        made.pull("nonsense", lambda: 7)
+    made.observe(events.LoopLate(0.02), 1.0)
+    made.observe(events.PathChanged("primary", facts.Path.UP), 1.0)
+    made.observe(events.LeaderSeen("gateway"), 1.0)
+    for action in ("refuse", "alarm", "commit"):
+        made.observe(actions.Publish(facts.Decision("gateway", "voip", Stamp(1, "a"), action, "why")), 1.0)
+    made.observe(object(), 1.0)
+    assert value(made, "bus_connected") == 1
+    assert value(made, "bad_messages_total", kind="version") == 1
+    assert value(made, "driver_problems_total", kind="notice_flood") == 1
+    assert value(made, "stale_messages_total") == 7
+    assert value(made, "loop_lateness_seconds_count") == 1
+    assert value(made, "path_up", site="primary") == 1
+    assert value(made, "ovsdb_connected") == 1
+    assert value(made, "stream_leader", site="gateway") == 1
+    assert value(made, "refusals_total", group="voip") == value(made, "alarms_total", group="voip") == 1
+
+
+def test_processes_of_one_interpreter_do_not_share() -> None:
+    one, other = metrics(), metrics("primary", "agent")
+    one.bus_state(True)
+    assert value(other, "bus_connected") == 0
+
+
+def test_the_page_names_every_metric() -> None:
+    made = metrics()
+    families = {}
+    for family in made.families.registry.collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        families[name] = family.type
+    text = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    documented = dict(re.findall(r"(?m)^\| `(tunnelswitch_\w+)` \| (\w+) \|", text))
+    assert documented == families
+    assert b"_created" not in made.render()
