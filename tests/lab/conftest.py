@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnelswitch_lab import netns, teardown
+from tunnelswitch_lab import netns, procs, teardown
 from tunnelswitch_lab.layout import Layout
 from tunnelswitch_lab.options import LabOptions
 from tunnelswitch_lab.state import locked
@@ -35,7 +35,7 @@ def _swept() -> None:
     """Remove what test runs left that did not live to do it themselves."""
     for namespace in netns.existing("tsw-t"):
         found = _OURS.fullmatch(namespace)
-        if found and not Path(f"/proc/{found[2]}").exists():
+        if found and procs.start_ticks(int(found[2])) is None:
             remove(found[1])
 
 
