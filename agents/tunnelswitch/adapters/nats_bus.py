@@ -84,7 +84,7 @@ class NatsBus:
         timing: Timing = DEFAULT_TIMING,
     ) -> None:
         self.counts = BusCounts()
-        self._cluster = cluster
+        self._cluster = subjects.checked_token(cluster, "cluster name")
         self._source = source
         self._emit = emit
         self._clock_unix = clock_unix

@@ -13,22 +13,30 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 from nats.errors import Error as NatsError
 from nats.js.api import DiscardPolicy, Header, RePublish, StorageType, StreamConfig
-from nats.js.errors import APIError
+from nats.js.errors import APIError, NoStreamResponseError
 
 from tunnelswitch.bus import codec, subjects
 from tunnelswitch.bus.connection import DEFAULT_TIMING, Connection, Timing
+from tunnelswitch.bus.requests import (
+    IN_PROCESS,
+    PAUSE_SECONDS,
+    TRY_SECONDS,
+    WRONG_LAST_SEQUENCE,
+    AskAgain,
+    Requests,
+    passes,
+)
 from tunnelswitch.bus.wire import describe
 from tunnelswitch.errors import BadMessageError, CommitRefusedError, CommitUnknownError, EpochStoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from nats.js import JetStreamContext
     from nats.js.api import RawStreamMsg, StreamInfo
 
+    from tunnelswitch.bus.requests import Call
     from tunnelswitch.core.facts import GroupRecord
-
-    Call = Callable[[JetStreamContext], Awaitable["_T"]]
 
 _T = TypeVar("_T")
 
@@ -36,17 +44,11 @@ HISTORY = 8
 MOST_REPLICAS = 3
 _EXPECTED = Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value
 _EXPECTED_OF = "Nats-Expected-Last-Subject-Sequence-Subject"
-_WRONG_LAST_SEQUENCE = 10071
-_IN_PROCESS = 10164
-"""Another compare-and-set on this key, or a read's mark, has not been stored yet: nothing was written, ask again."""
 _NO_STREAM = 10059
 _NO_MESSAGE = 10037
-_TRY_SECONDS = 0.5
-"""A read that has no answer for so long is asked again: the leader may have changed."""
-_PAUSE_SECONDS = 0.003
 _PIN_SECONDS = 3.0
-_NEVER_SECONDS = 3600.0
-"""nats-py's own time limit: ours are tighter."""
+_PIN_TRY_SECONDS = 0.2
+"""While the leader moves nobody answers for it."""
 
 
 class NatsEpochs:
@@ -88,6 +90,7 @@ class NatsEpochs:
             credentials=credentials,
             timing=timing,
         )
+        self._requests = Requests(self._connection)
 
     @property
     def connected(self) -> bool:
@@ -169,15 +172,17 @@ class NatsEpochs:
         """
         avoided = {self._servers[site] for site in avoid if site in self._servers}
 
-        async def pinned(jetstream: JetStreamContext) -> str | None:
+        async def pinned(jetstream: JetStreamContext) -> str:
             leader, current = _leadership(await jetstream.stream_info(self._stream))
+            if leader is None:
+                raise AskAgain("the stream has no leader")
             target = next((name for name in self._servers.values() if name in current - avoided), None)
             if leader in avoided and target is not None:
                 await self._step_down(target)
-                raise _Again
+                raise AskAgain(f"{leader} has been asked to step down for {target}")
             return leader
 
-        leader = await self._until(pinned, _PIN_SECONDS, f"leader of stream {self._stream}")
+        leader = await self._until(pinned, _PIN_SECONDS, f"leader of stream {self._stream}", _PIN_TRY_SECONDS)
         return next((site for site, name in self._servers.items() if name == leader), None)
 
     def _key(self, group: str) -> str:
@@ -215,7 +220,7 @@ class NatsEpochs:
             raise
 
     async def _write(self, record: GroupRecord, revision: int, deadline_seconds: float) -> int:
-        """Sent again only after a plain "not now": otherwise the second could be refused because of the first."""
+        """Sent again only if it surely reached no leader: else the second could be refused because of the first."""
         what = f"commit of {record.stamp} for group {record.group!r}"
         payload = codec.encode_record(record)
         key = self._key(record.group)
@@ -223,17 +228,17 @@ class NatsEpochs:
             async with asyncio.timeout(deadline_seconds):
                 while True:
                     try:
-                        answer = await self._ask(
+                        answer = await self._requests.ask(
                             lambda jetstream: jetstream.publish(key, payload, headers={_EXPECTED: str(revision)})
                         )
-                    except APIError as error:
-                        if error.err_code != _IN_PROCESS:
+                    except (APIError, NoStreamResponseError) as error:
+                        if isinstance(error, APIError) and error.err_code != IN_PROCESS:
                             raise
-                        await asyncio.sleep(_PAUSE_SECONDS)
+                        await asyncio.sleep(PAUSE_SECONDS)
                     else:
                         return answer.seq
         except APIError as error:
-            if error.err_code == _WRONG_LAST_SEQUENCE:
+            if error.err_code == WRONG_LAST_SEQUENCE:
                 raise CommitRefusedError(f"{what}: revision {revision} is not the last one") from error
             raise CommitUnknownError(f"{what}: {error.description or error}") from error
         except (NatsError, OSError) as error:
@@ -244,60 +249,25 @@ class NatsEpochs:
         answer = await client.request(
             f"$JS.API.STREAM.LEADER.STEPDOWN.{self._stream}",
             msgspec.json.encode({"placement": {"preferred": server}}),
-            timeout=_TRY_SECONDS,
+            timeout=TRY_SECONDS,
         )
         error = msgspec.json.decode(answer.data).get("error")
         if error:
             raise APIError.from_error(error)
 
-    async def _ask(self, call: Call[_T]) -> _T:
-        """One call on the connection of now; a ConnectionError as soon as that is lost."""
-        client = await self._connection.wait_connected()
-        answer = asyncio.ensure_future(call(client.jetstream(timeout=_NEVER_SECONDS)))
-        lost = asyncio.create_task(client.lost.wait())
+    async def _until(self, call: Call[_T], deadline_seconds: float, what: str, try_seconds: float = TRY_SECONDS) -> _T:
         try:
-            await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
-                raise ConnectionError(f"{client.url}: {client.reason}")
-            return answer.result()
-        finally:
-            for task in (answer, lost):
-                task.cancel()
-            await asyncio.gather(answer, lost, return_exceptions=True)
-
-    async def _until(self, call: Call[_T], deadline_seconds: float, what: str) -> _T:
-        """Repeat a call that does no harm twice until it is answered, or the deadline."""
-        last: BaseException = TimeoutError()
-        try:
-            async with asyncio.timeout(deadline_seconds):
-                while True:
-                    try:
-                        async with asyncio.timeout(min(_TRY_SECONDS, deadline_seconds)):
-                            return await self._ask(call)
-                    except (_Again, NatsError, OSError) as error:
-                        if isinstance(error, APIError) and not _passes(error):
-                            raise self._error(what, error) from error
-                        last = error
-                    await asyncio.sleep(_PAUSE_SECONDS)
-        except TimeoutError as error:
-            raise self._error(what, last) from error
+            return await self._requests.until(call, deadline_seconds, try_seconds)
+        except (NatsError, OSError) as error:
+            raise self._error(what, error) from error
 
     def _error(self, what: str, error: BaseException) -> EpochStoreError:
-        if isinstance(error, APIError) and not _passes(error):
+        if isinstance(error, APIError) and not passes(error):
             if error.err_code == _NO_STREAM:
                 return EpochStoreError(f"bucket {self.bucket} does not exist", "run `tunnelswitch init`")
             return EpochStoreError(f"{what}: JetStream says {error.description!r} ({error.err_code})")
         problem = "no majority confirms it" if isinstance(error, APIError) else describe(error)
         return EpochStoreError(f"{what}: {problem}", "most NATS nodes must be up and see each other")
-
-
-class _Again(Exception):  # noqa: N818  not an error: look once more
-    """The leader has been asked to step down; see whether it did."""
-
-
-def _passes(error: APIError) -> bool:
-    """Will waiting help? Another write came between, or there is no leader for the moment."""
-    return error.err_code in (_WRONG_LAST_SEQUENCE, _IN_PROCESS) or error.code == 503
 
 
 def _leadership(info: StreamInfo) -> tuple[str | None, set[str]]:

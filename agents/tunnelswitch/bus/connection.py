@@ -147,8 +147,8 @@ class Connection:
             await self._discard(client)
 
     async def _discard(self, client: WireClient) -> None:
-        self._open.discard(client)
         await client.discard(self._timing.close_seconds)
+        self._open.discard(client)
 
     def _adopt(self, client: WireClient) -> None:
         if self._client is client:
@@ -173,6 +173,7 @@ class Connection:
         order = sorted(self._urls, key=lambda url: url == last_url)
         said = False
         while True:
+            _heed_cancellation()
             client = await self._first_of(order)
             if client is not None:
                 return client
@@ -229,6 +230,7 @@ class Connection:
 
     async def _hold(self, client: WireClient) -> WireClient | None:
         """Stay until the client is lost (None), or the preferred server is back (a client of it)."""
+        _heed_cancellation()
         lost = asyncio.create_task(client.lost.wait())
         ping = asyncio.create_task(self._ping(client))
         home = asyncio.create_task(self._find_home(client))
@@ -250,6 +252,7 @@ class Connection:
         if preferred is None or client.url == preferred:
             return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
         while True:
+            _heed_cancellation()
             await asyncio.sleep(self._timing.return_seconds)
             candidate = await self._attempt(preferred)
             if candidate is None:
@@ -269,11 +272,12 @@ class Connection:
                 while not heard.is_set():
                     client.write(publish_command(inbox, b""), 0)
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(heard.wait(), self._timing.stagger_seconds)
+                        async with asyncio.timeout(self._timing.stagger_seconds):
+                            await heard.wait()
         return heard.is_set()
 
     def _complain(self, problem: str) -> None:
-        if self._client is not None and problem not in self._errors.values():
+        if problem not in self._errors.values():
             self._errors[problem] = problem
             self._log.warning("NATS complains", problem=problem)
 
@@ -283,6 +287,14 @@ async def _end(*tasks: asyncio.Task[Any]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _heed_cancellation() -> None:
+    """nats-py swallows cancellations in places (so does `wait_for` of Python 3.11, which it uses, when the awaited
+    comes at the same time): what calls it and then waits would never end."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _check_credentials(path: Path) -> None:
