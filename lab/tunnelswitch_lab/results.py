@@ -41,13 +41,11 @@ def write(out: Path, summary: dict[str, Any], last: RunFiles) -> None:
 
 def show(out: Path, summary: dict[str, Any], console: Console) -> None:
     """Print the series as a table, with what is wrong below it, and where the report is."""
-    table = Table(
-        title=headline(summary), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False
-    )
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for column in ("run", "verdict", "serves\nnow"):
         table.add_column(column)
     # Narrow on purpose: it must fit 80 columns. The report has the rest.
-    for column in ("probe\nms", "capture\nms", "agents\nms", "lost", "roll-\nback"):
+    for column in ("probe\nms", "pcap\nms", "agents\nms", "lost", "roll-\nback"):
         table.add_column(column, justify="right")
     table.add_column("checks")
     for run in summary["runs"]:
@@ -56,6 +54,7 @@ def show(out: Path, summary: dict[str, Any], console: Console) -> None:
     if len(summary["runs"]) > 1:
         table.add_section()
         table.add_row("median", "", "", *_figures(summary["medians"]), "", style="bold")
+    console.print(headline(summary), style="bold", highlight=False, soft_wrap=True)
     console.print(table)
     for run in summary["runs"]:
         for check in run["checks"]:

@@ -14,6 +14,7 @@ from tunnelswitch_lab.measure.events import BusEvent
 
 AGENT_MARKS = ("path_down", "bus_silent", "verdict", "committed", "switched", "applied", "promoted")
 NO_VERDICT = "none"
+_CALM_SECONDS = 2.0  # what happened earlier belongs to the start of the programs
 _MOVES = ("proof", "suspicion", "cut_off", "operator", "promote_failed")
 
 
@@ -54,7 +55,7 @@ def tell(events: Sequence[BusEvent], fault_at: float, active_before: str, servic
         marks=_marks(reports, fault_at),
         downtime_seconds=downtime[0] if downtime else None,
         downtime_of_call=bool(downtime and downtime[1]),
-        lateness_max_seconds=_lateness(events),
+        lateness_max_seconds=_lateness([e for e in events if e.received_at > fault_at - _CALM_SECONDS]),
     )
 
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunnelswitch_lab.workload.checkpoints import Checkpoint
+from tunnelswitch_lab.workload.pacing import ask_for_realtime
 from tunnelswitch_lab.workload.packets import (
     Identity,
     build_probe_reply,
@@ -57,6 +58,7 @@ class ServiceOptions:
     checkpoint_interval_seconds: float
     state_directory: Path
     notify: Path | None
+    realtime_priority: int = 0
 
 
 def _drop_everything(sock: socket.socket) -> None:
@@ -293,6 +295,7 @@ def _parse(arguments: list[str] | None) -> ServiceOptions:
     parser.add_argument("--replicate-peer", type=parse_address, required=True, metavar="HOST:PORT")
     parser.add_argument("--checkpoint-interval-ms", type=float, default=25.0, metavar="N")
     parser.add_argument("--state-dir", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--realtime", type=int, default=0, metavar="PRIORITY", help="SCHED_FIFO; 0: no")
     parser.add_argument("--notify", type=Path, metavar="SOCKETPATH", help="unix datagram socket for events")
     given = parser.parse_args(arguments)
     if not 1 <= given.checkpoint_interval_ms <= 60_000:
@@ -310,6 +313,7 @@ def _parse(arguments: list[str] | None) -> ServiceOptions:
         checkpoint_interval_seconds=given.checkpoint_interval_ms / 1000,
         state_directory=given.state_dir,
         notify=given.notify,
+        realtime_priority=given.realtime,
     )
 
 
@@ -322,6 +326,8 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"rtp_service: cannot start at {options.site}: {error}", file=sys.stderr)
         return 1
+    if options.realtime_priority and not ask_for_realtime(options.realtime_priority):
+        print("rtp_service: no right to SCHED_FIFO, going on without it", file=sys.stderr)
     service.run()
     return 0
 
