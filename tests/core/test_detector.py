@@ -49,10 +49,12 @@ def test_a_path_that_is_not_known_is_not_down(detector: Detector) -> None:
     assert detector.down_since("a") is None
 
 
-def test_a_path_that_came_back_is_held_down_for_a_while(detector: Detector) -> None:
+def test_a_path_that_came_back_is_neither_up_nor_down_for_a_while(detector: Detector) -> None:
     detector.path("a", Path.DOWN, 2.0)
     detector.path("a", Path.UP, 2.1)
-    assert detector.observation("a", 2.1).path is Path.DOWN
+    detector.path("a", Path.UP, 2.15)
+    assert detector.observation("a", 2.15).path is Path.UNKNOWN
+    assert detector.down_since("a") is None
     detector.expire(2.1 + HOLD_WINDOWS * WINDOW)
     assert detector.observation("a", 2.3).path is Path.UP
 

@@ -6,7 +6,7 @@ import pytest
 from world import World, protected_world, with_policy
 
 from tunnelswitch.core import events, facts
-from tunnelswitch.core.facts import Reason
+from tunnelswitch.core.facts import Path, Reason
 
 
 @pytest.fixture
@@ -143,6 +143,24 @@ def test_clients_cut_off_are_moved_with_consent(world: World) -> None:
     world.run(1.0)
     assert world.answering_copies() == {"secondary"}
     assert world.record.reason is Reason.CUT_OFF
+    assert never_two(world)
+
+
+def test_a_path_that_flaps_while_the_bus_lives_moves_nothing(world: World) -> None:
+    for _ in range(20):
+        world.tell("gateway", events.PathChanged("primary", Path.DOWN))
+        world.run(0.05)
+        world.tell("gateway", events.PathChanged("primary", Path.UP))
+        world.run(0.1)
+    assert world.answering_copies() == {"primary"}
+    assert world.record.stamp.epoch == 1
+
+
+def test_gateway_that_lost_the_path_alone_asks_for_a_handover(world: World) -> None:
+    world.tell("gateway", events.PathChanged("primary", Path.DOWN))
+    world.run(1.0)
+    assert world.record.reason is Reason.CUT_OFF
+    assert world.answering_copies() == {"secondary"}
     assert never_two(world)
 
 

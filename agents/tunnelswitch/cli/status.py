@@ -5,43 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import sys
-from typing import TypedDict
 
-
-class GroupStatus(TypedDict, total=False):
-    """The record of one group as the epoch store holds it; only `error` if it could not be read."""
-
-    epoch: int
-    stamp: str
-    active: str
-    previous: str
-    in_sync: bool
-    reason: str
-    evidence: list[str]
-    decided_by: str
-    decided_at: float
-    voters: list[str]
-    gateways: list[str]
-    error: str
-
-
-class ProcessStatus(TypedDict, total=False):
-    """One process' /healthz; `error` says why it did not answer, and then `ready` is False."""
-
-    site: str
-    process: str
-    address: str
-    ready: bool
-    reasons: list[str]
-    error: str
-
-
-class StatusReport(TypedDict):
-    """What `processes.status.collect(deployment)` returns."""
-
-    cluster: str
-    groups: dict[str, GroupStatus]
-    processes: list[ProcessStatus]
+from tunnelswitch.processes.status import GroupStatus, StatusReport
 
 
 def is_well(report: StatusReport) -> bool:

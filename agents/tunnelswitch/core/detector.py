@@ -1,8 +1,8 @@
 """What this site sees of the others: path by BFD, bus by heartbeats, and for how long (DESIGN 5.1).
 
 A site is silent when no fresh heartbeat came for one window (interval x multiplier). A process that itself ran late
-cannot tell silence from its own sleep: it throws its windows away, starts them again and says so. After a path came
-back it is held down for a while before it counts as up, so that a flapping link does not look healthy half of the time.
+cannot tell silence from its own sleep: it throws its windows away, starts them again and says so. A path that came back
+is unknown for a while before it counts as up: a flapping link is neither healthy nor evidence against the other side.
 """
 
 from __future__ import annotations
@@ -61,8 +61,10 @@ class Detector:
         if peer is None:
             return False
         if path is Path.UP and peer.path is Path.DOWN:
-            if peer.hold_until is None:
-                peer.hold_until = now + HOLD_WINDOWS * self.window_seconds
+            peer.path, peer.path_since = Path.UNKNOWN, now
+            peer.hold_until = now + HOLD_WINDOWS * self.window_seconds
+            return True
+        if path is Path.UP and peer.hold_until is not None:
             return False
         peer.hold_until = None
         if path is peer.path:

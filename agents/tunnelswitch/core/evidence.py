@@ -166,7 +166,7 @@ class Evidence:
             return None
         why = []
         path = next((o for o in beat.observations if o.subject == record.active), None)
-        if path and path.path is Path.DOWN and path.path_seconds >= self.timing.window_seconds:
+        if path and path.path is Path.DOWN and path.path_seconds >= self.timing.unanswered_seconds:
             why.append(f"{self.gateway} sees the path to {record.active} down")
         names = {service.name for service in self.group.services}
         why += [

@@ -60,6 +60,8 @@ async def run_agent(deployment: Deployment, site: str) -> None:
         )
     )
     bus, epochs = frame.bus(SERVER_HEARS if hosted else SITE_HEARS), frame.epochs()
+    frame.metrics.pull("bus_dropped_messages", lambda: bus.counts.dropped)
+    frame.metrics.pull("stale_messages", lambda: member.stale_messages)
     parts: list[Startable] = [bus, epochs]
     drivers = {}
     if hosted:

@@ -138,6 +138,7 @@ class Frame:
         apply_realtime(self.deployment.runtime)
         pump = self._pump = Pump(machine, executor.perform, observe=self.metrics.observe)
         executor.connect(pump.post)
+        self.metrics.pull("refused_actions", lambda: executor.refused)
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

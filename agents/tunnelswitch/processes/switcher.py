@@ -39,6 +39,8 @@ async def run_switcher(deployment: Deployment, site: str) -> None:
         emit=frame.emit,
     )
     bus, epochs = frame.bus(HEARD), frame.epochs()
+    frame.metrics.pull("bus_dropped_messages", lambda: bus.counts.dropped)
+    frame.metrics.pull("stale_messages", lambda: machine.stale_messages)
 
     def ready() -> str | None:
         unread = [decider.group.name for decider in deciders if decider.record is None]

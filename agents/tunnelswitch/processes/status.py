@@ -1,0 +1,132 @@
+"""`tunnelswitch status`: the records as the epoch store holds them, and what every process says of its health.
+
+Reads only. What does not answer in time is shown as such, and delays nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TypedDict
+
+from tunnelswitch.config import Deployment
+from tunnelswitch.config.values import split_endpoint
+from tunnelswitch.core.facts import GroupRecord
+from tunnelswitch.errors import TunnelswitchError
+from tunnelswitch.processes.frame import epoch_store
+
+READ_SECONDS = 3.0
+HEALTH_SECONDS = 2.0
+ANSWER_MAX_BYTES = 65536
+
+
+class GroupStatus(TypedDict, total=False):
+    """The record of one group as the epoch store holds it; only `error` if it could not be read."""
+
+    epoch: int
+    stamp: str
+    active: str
+    previous: str
+    in_sync: bool
+    reason: str
+    evidence: list[str]
+    decided_by: str
+    decided_at: float
+    voters: list[str]
+    gateways: list[str]
+    error: str
+
+
+class ProcessStatus(TypedDict, total=False):
+    """One process' /healthz; `error` says why it did not answer, and then `ready` is False."""
+
+    site: str
+    process: str
+    address: str
+    ready: bool
+    reasons: list[str]
+    error: str
+
+
+class StatusReport(TypedDict):
+    """The whole deployment."""
+
+    cluster: str
+    groups: dict[str, GroupStatus]
+    processes: list[ProcessStatus]
+
+
+async def collect(deployment: Deployment) -> StatusReport:
+    """Ask the epoch store and every process at the same time."""
+    epochs = epoch_store(deployment, source="status")
+    await epochs.start()
+
+    async def record(group: str) -> tuple[str, GroupStatus]:
+        try:
+            found, _ = await epochs.read(group, READ_SECONDS)
+        except TunnelswitchError as error:
+            return group, {"error": error.diagnostics()}
+        return group, _group(found) if found else {"error": "has no record; run `tunnelswitch init`"}
+
+    try:
+        groups, processes = await asyncio.gather(
+            asyncio.gather(*(record(group) for group in deployment.groups)),
+            asyncio.gather(*(_health(*endpoint) for endpoint in _endpoints(deployment))),
+        )
+    finally:
+        await epochs.close()
+    return {"cluster": deployment.cluster.name, "groups": dict(groups), "processes": list(processes)}
+
+
+def _group(record: GroupRecord) -> GroupStatus:
+    return {
+        "epoch": record.stamp.epoch,
+        "stamp": str(record.stamp),
+        "active": record.active,
+        "previous": record.previous,
+        "in_sync": record.in_sync,
+        "reason": str(record.reason),
+        "evidence": list(record.evidence),
+        "decided_by": record.decided_by,
+        "decided_at": record.decided_at,
+        "voters": list(record.voters),
+        "gateways": list(record.gateways),
+    }
+
+
+def _endpoints(deployment: Deployment) -> list[tuple[str, str, str]]:
+    found = [(name, "agent", site.agent_metrics) for name, site in deployment.sites.items()]
+    found += [(name, "switcher", site.switcher_metrics) for name, site in deployment.sites.items()]
+    return [endpoint for endpoint in found if endpoint[2]]
+
+
+async def _health(site: str, process: str, address: str) -> ProcessStatus:
+    status: ProcessStatus = {"site": site, "process": process, "address": address, "ready": False}
+    try:
+        async with asyncio.timeout(HEALTH_SECONDS):
+            answer = json.loads(await _get(address, "/healthz"))
+        status["ready"] = answer["ready"] is True
+        status["reasons"] = [str(reason) for reason in answer["reasons"]]
+    except TimeoutError:
+        status["error"] = f"no answer within {HEALTH_SECONDS:g} s"
+    except OSError as error:
+        status["error"] = error.strerror or str(error)
+    except (ValueError, KeyError, TypeError):
+        status["error"] = "what answers there is not one of ours"
+    return status
+
+
+async def _get(address: str, path: str) -> bytes:
+    """The body of one HTTP answer, bounded."""
+    endpoint = split_endpoint(address)
+    if endpoint is None:
+        raise ValueError(address)
+    reader, writer = await asyncio.open_connection(*endpoint)
+    try:
+        writer.write(f"GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n".encode())
+        answer = await reader.read(ANSWER_MAX_BYTES)
+        while chunk := await reader.read(ANSWER_MAX_BYTES):
+            answer = (answer + chunk)[:ANSWER_MAX_BYTES]
+        return answer.partition(b"\r\n\r\n")[2]
+    finally:
+        writer.close()
