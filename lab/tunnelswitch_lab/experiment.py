@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from tunnelswitch_lab import faults, procs, recording, results, teardown
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab.faults import Fault
 from tunnelswitch_lab.measure.environment import describe_environment
+from tunnelswitch_lab.measure.events import BusEvent
 from tunnelswitch_lab.measure.gaps import largest_gap_after
 from tunnelswitch_lab.measure.load import LoadMeter
 from tunnelswitch_lab.measure.runs import RunFacts, RunFiles, read_run
-from tunnelswitch_lab.measure.story import protected
+from tunnelswitch_lab.measure.story import moved_before, protected
 from tunnelswitch_lab.measure.summary import summarise_run, summarise_series
 from tunnelswitch_lab.options import LabError, RunOptions
 from tunnelswitch_lab.recording import Recording
@@ -40,10 +41,15 @@ _QUIET_SECONDS = 4.0  # how long to look for a failover that must not come
 _OBSERVE_SECONDS = 20.0
 _CAPTURE_LAG_SECONDS = 1.0
 _TOOL_SECONDS = 5.0
+_ATTEMPTS = 3
 
 
 class CheckFailedError(LabError):
     """The series was measured, and something in it is not as it must be. The results are written."""
+
+
+class UnprovokedMoveError(Exception):
+    """The group moved before the fault: a false failover, and no measurement of the fault."""
 
 
 def say(line: str) -> None:
@@ -67,29 +73,41 @@ async def run_experiment(options: RunOptions, progress: Progress = say) -> dict[
     found = bool(teardown.leftovers(usable_layout(options.lab.name)))
     bed = await (Testbed.attach(options.lab.name) if found else Testbed.up(options.lab, progress))
     try:
-        series = await _run_all(bed, fault, options, progress, fresh=not found)
+        series, unprovoked = await _run_all(bed, fault, options, progress, fresh=not found)
         if found:
             progress("setting the lab up afresh")
             await _start(bed, options, fresh=False)
     finally:
         await (bed.close() if found else bed.down())
-    return _conclude(series, environment, options)
+    return _conclude(series, unprovoked, environment, options)
 
 
 async def _run_all(
     bed: Testbed, fault: Fault, options: RunOptions, progress: Progress, *, fresh: bool
-) -> list[tuple[RunFiles, dict[str, Any]]]:
-    series = []
+) -> tuple[list[tuple[RunFiles, dict[str, Any]]], list[str]]:
+    """All runs, and the false failovers that made some of them start again."""
+    series: list[tuple[RunFiles, dict[str, Any]]] = []
+    unprovoked: list[str] = []
     for number in range(1, options.runs + 1):
         head = f"run {number} of {options.runs}"
-        progress(f"{head}: service and agents")
-        await _start(bed, options, fresh=fresh and number == 1)
-        facts = await _run(bed, fault, options, number, _under(head, progress))
-        files = await asyncio.to_thread(read_run, results.run_directory(options.out, facts.number), recording.SERVICE)
+        for attempt in range(1, _ATTEMPTS + 1):
+            progress(f"{head}: service and agents")
+            await _start(bed, options, fresh=fresh and number == attempt == 1)
+            try:
+                files = await _run(bed, fault, options, number, _under(head, progress))
+                break
+            except UnprovokedMoveError as error:
+                unprovoked.append(f"run {number}: moved before the fault ({error})")
+                progress(f"{head}: FALSE FAILOVER before the fault: {error}")
+        else:
+            raise LabError(
+                f"{head}: the group moved {_ATTEMPTS} times before the fault, last for {unprovoked[-1]}; "
+                "the machine is too busy for this --detect"
+            )
         figures = await asyncio.to_thread(summarise_run, files, names.RTP_PORT)
         progress(f"{head}: {_in_short(figures)}")
         series.append((files, figures))
-    return series
+    return series, unprovoked
 
 
 def _under(head: str, progress: Progress) -> Progress:
@@ -103,24 +121,32 @@ async def _start(bed: Testbed, options: RunOptions, *, fresh: bool) -> None:
     await bed.start_agents(options.lab)
 
 
-async def _run(bed: Testbed, fault: Fault, options: RunOptions, number: int, progress: Progress) -> RunFacts:
-    """One run in a lab whose service and agents were just started; returns its facts, its files are written."""
-    directory = results.run_directory(options.out, number)
-    directory.mkdir(parents=True)
+async def _run(bed: Testbed, fault: Fault, options: RunOptions, number: int, progress: Progress) -> RunFiles:
+    """One run in a lab whose service and agents were just started; returns what it recorded.
+
+    Raises UnprovokedMoveError when the group moved by itself before the fault.
+    """
+    directory, active = results.run_directory(options.out, number), names.SERVERS[0]
+    directory.mkdir(parents=True, exist_ok=True)
     recorders = Recording(bed, directory, realtime=options.lab.realtime_priority > 0)
     try:
         progress("the client calls")
         await recorders.start()
         loads = await _warm_up(bed, recorders)
         await asyncio.sleep(random.uniform(0, PACKET_SPACING_SECONDS))
-        active = names.SERVERS[0]
-        fault_at = await bed.inject(fault, active)
+        _refuse_moved(recorders.events(), active)
+        try:
+            fault_at = await bed.inject(fault, active)
+        except RuntimeError as error:
+            await asyncio.sleep(_CAPTURE_LAG_SECONDS)
+            _refuse_moved(recorders.events(), active)
+            raise LabError(f"the fault cannot be injected: {error}") from None
         progress(f"fault: {fault.does}")
         await _observe(recorders, fault, fault_at)
         tunnels = await client_tunnels(bed)
     finally:
         await recorders.stop()
-    facts = RunFacts(
+    RunFacts(
         number=number,
         fault=fault.name,
         fault_at=fault_at,
@@ -133,9 +159,16 @@ async def _run(bed: Testbed, fault: Fault, options: RunOptions, number: int, pro
         checkpoint_interval_ms=options.checkpoint_interval_ms,
         realtime_priority=options.lab.realtime_priority,
         agents=loads,
-    )
-    facts.save(directory)
-    return facts
+    ).save(directory)
+    files = await asyncio.to_thread(read_run, directory, recording.SERVICE)
+    _refuse_moved(files.events, active, fault_at)
+    return files
+
+
+def _refuse_moved(events: Iterable[BusEvent], active: str, before: float = float("inf")) -> None:
+    reason = moved_before(events, before, active)
+    if reason is not None:
+        raise UnprovokedMoveError(reason)
 
 
 async def _warm_up(bed: Testbed, recorders: Recording) -> dict[str, dict[str, float]]:
@@ -194,7 +227,10 @@ async def client_tunnels(bed: Testbed) -> list[str]:
 
 
 def _conclude(
-    series: list[tuple[RunFiles, dict[str, Any]]], environment: dict[str, Any], options: RunOptions
+    series: list[tuple[RunFiles, dict[str, Any]]],
+    unprovoked: list[str],
+    environment: dict[str, Any],
+    options: RunOptions,
 ) -> dict[str, Any]:
     runs = [figures for _, figures in series]
     last = series[-1][0]
@@ -207,7 +243,7 @@ def _conclude(
         "loop_lateness": worst_lateness(runs),
         "load_average_after": describe_environment()["load_average"],
     }
-    summary = summarise_series(runs, environment)
+    summary = summarise_series(runs, environment, unprovoked)
     results.write(Path(options.out), summary, last)
     results.show(options.out, summary, Console())
     wrong = [f"run {run['run']}: {check}" for run in runs for check in run["checks"]]

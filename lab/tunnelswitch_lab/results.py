@@ -59,6 +59,8 @@ def show(out: Path, summary: dict[str, Any], console: Console) -> None:
     for run in summary["runs"]:
         for check in run["checks"]:
             console.print(f"run {run['run']}: {check}", style="red", highlight=False, soft_wrap=True)
+    for line in summary["unprovoked_failovers"]:
+        console.print(f"false failover, {line}", style="yellow", highlight=False, soft_wrap=True)
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
 
 

@@ -19,7 +19,9 @@ def test_a_series_leaves_its_files_and_a_table_that_fits(tmp_path: Path) -> None
     results.prepare(tmp_path)
     scripts = [Script(number=1), Script(number=2, tunnels=[])]
     series = [read_run(write_run(results.run_directory(tmp_path, s.number), s), SERVICE) for s in scripts]
-    summary = summarise_series([summarise_run(files, SERVICE[1]) for files in series], describe_environment())
+    summary = summarise_series(
+        [summarise_run(files, SERVICE[1]) for files in series], describe_environment(), ["run 1: moved"]
+    )
     results.write(tmp_path, summary, series[-1])
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")) == summary
     second = results.run_directory(tmp_path, 2)
@@ -31,6 +33,7 @@ def test_a_series_leaves_its_files_and_a_table_that_fits(tmp_path: Path) -> None
     text = printed.getvalue()
     assert "suspicion" in text
     assert "secondary" in text, "no column is cut"
+    assert "false failover, run 1: moved" in text
     assert "run 2: client tunnels at the gateway: none; expected exactly one" in text
 
 

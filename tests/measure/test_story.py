@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tunnelswitch_lab.measure.copies import Answer, overlap, packets_by_site, rollback
 from tunnelswitch_lab.measure.events import BusEvent, read_events
-from tunnelswitch_lab.measure.story import protected, stamp_epoch, tell
+from tunnelswitch_lab.measure.story import moved_before, protected, stamp_epoch, tell
 
 RUNS = st.sampled_from(["old", "new"])
 JSON = st.recursive(
@@ -145,6 +145,13 @@ def test_protected_needs_an_active_and_a_standby_in_sync() -> None:
     assert not protected([active])
     assert protected([active, standby])
     assert not protected([active, standby, behind]), "the latest word counts"
+
+
+def test_a_move_before_the_fault_is_found() -> None:
+    moved = event("record", 1.0, active="secondary", reason="suspicion", evidence=["path down"])
+    assert moved_before([event("heartbeat", 0.5), moved], 2.0, "primary") == "suspicion: path down"
+    assert moved_before([moved], 1.0, "primary") is None
+    assert moved_before([moved], 2.0, "secondary") is None
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,8 @@ def phases(marks: Marks) -> list[tuple[str, float]]:
     detect: until the evidence is there; decide: until the verdict; commit: until the epoch is stored;
     switch: until the switch forwards to the other site; first packet: until the client hears from there.
     """
-    if marks.get("first_packet") is None:
+    first_packet = marks.get("first_packet")
+    if first_packet is None:
         return []
     seen = [value for name in ("path_down", "bus_silent") if (value := marks.get(name)) is not None]
     verdict = marks.get("verdict")
@@ -58,14 +59,15 @@ def phases(marks: Marks) -> list[tuple[str, float]]:
         verdict,
         marks.get("committed"),
         applied if applied is not None else marks.get("switched"),
-        marks.get("first_packet"),
+        first_packet,
     )
     parts, reached = [], 0.0
     for name, end in zip(PHASES, ends, strict=True):
         if end is None:
             continue
-        parts.append((name, max(0.0, end - reached)))
-        reached = max(reached, end)
+        # A confirmation may come after the packet that it allowed; the outage was over then.
+        parts.append((name, max(0.0, min(end, first_packet) - reached)))
+        reached = max(reached, min(end, first_packet))
     return parts
 
 
@@ -173,7 +175,7 @@ def _legend() -> list[str]:
 
 def _panel(x: Scale, y: Scale, title: str, last: bool = False) -> list[str]:
     parts = [svg.text(_LEFT, y.end - 8, title, "label")]
-    for tick in y.ticks(4):
+    for tick in y.ticks(5):
         parts.append(svg.line(x.start, y(tick), x.end, y(tick), "grid"))
         parts.append(svg.text(x.start - 8, y(tick) + 4, svg.tick_label(tick), "tick", "end"))
     if last:

@@ -75,6 +75,17 @@ def protected(events: Iterable[BusEvent]) -> bool:
     return {"active", "standby"} <= roles
 
 
+def moved_before(events: Iterable[BusEvent], moment: float, active: str) -> str | None:
+    """Why the group moved away from `active` before `moment`, or None when it did not."""
+    for event in events:
+        record = _record(event)
+        if event.received_at < moment and record.get("active") not in (None, active):
+            evidence = record.get("evidence")
+            words = "; ".join(map(str, evidence)) if isinstance(evidence, list) else ""
+            return f"{record.get('reason')}: {words}"
+    return None
+
+
 def stamp_epoch(stamp: object) -> int | None:
     """The epoch of a stamp in either of its forms: an object, or the text EPOCH.MINOR-DECISION."""
     if isinstance(stamp, dict):

@@ -7,6 +7,7 @@ checks and other tools read summary.json.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from tunnelswitch_lab.measure.copies import Answer, overlap, packets_by_site, rollback
@@ -109,9 +110,19 @@ def _disagreement(figures: dict[str, Any]) -> list[str]:
     ]
 
 
-def summarise_series(runs: list[dict[str, Any]], environment: dict[str, Any]) -> dict[str, Any]:
-    """The content of summary.json: the runs, their medians, and where they were made."""
-    return {"runs": runs, "medians": medians(runs), "environment": environment}
+def summarise_series(
+    runs: list[dict[str, Any]], environment: dict[str, Any], unprovoked: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The content of summary.json: the runs, their medians, and where they were made.
+
+    `unprovoked` tells of false failovers; their runs were made again and are not among `runs`.
+    """
+    return {
+        "runs": runs,
+        "medians": medians(runs),
+        "unprovoked_failovers": list(unprovoked),
+        "environment": environment,
+    }
 
 
 def medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
