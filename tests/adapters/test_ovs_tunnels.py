@@ -62,7 +62,8 @@ async def test_the_clients_packets_follow_the_switch(bed: Bed, tunnels: Callable
         done = await gateway.apply(switch_to(stamp(2), stamp(1), add=(T3,), remove=(T2,)))
         assert isinstance(done, SwitchApplied)
         assert done.present == {T3.interface}
-        assert await client.who() == "secondary"
+        await asyncio.sleep(0.1)  # flows that the datapath had cached
+        assert {await client.who() for _ in range(20)} == {"secondary"}
     assert bed.switches["gateway"].vsctl("list-ports", "br-svc").split() == ["svc0", T3.interface]
     assert f'"tunnelswitch:{CLUSTER}:voip"="{stamp(2)}"' in stored(bed)
 
