@@ -34,6 +34,14 @@ def test_never_heard_is_unknown_for_a_grace_and_then_silent(detector: Detector) 
     assert detector.observation("b", GRACE_SECONDS_MIN).bus is Bus.SILENT
 
 
+def test_a_path_that_was_never_up_is_down_only_after_the_grace(detector: Detector) -> None:
+    detector.path("b", Path.DOWN, 0.1)
+    detector.expire(1.0)
+    assert detector.observation("b", 1.0).path is Path.UNKNOWN
+    detector.expire(GRACE_SECONDS_MIN)
+    assert detector.observation("b", GRACE_SECONDS_MIN).path is Path.DOWN
+
+
 def test_down_needs_path_and_bus_both_gone(detector: Detector) -> None:
     detector.path("a", Path.DOWN, 1.02)
     assert detector.down_since("a") is None, "the bus still works"

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from tunnelswitch.core.facts import Bus, Observation, Path
 
-# A site never heard since this process started is unknown, not silent, for so many windows (and at least 2 s).
+# A site never heard, or a path never up, since this process started is unknown, not silent or down, for so many windows
+# (and at least 2 s): probes need a moment to find each other.
 GRACE_WINDOWS = 20
 GRACE_SECONDS_MIN = 2.0
 HOLD_WINDOWS = 3
@@ -27,6 +28,8 @@ class _Peer:
     bus_since: float
     silent_at: float
     hold_until: float | None = None
+    was_up: bool = False
+    down_at: float | None = None
 
 
 class Detector:
@@ -41,6 +44,7 @@ class Detector:
         self.window_seconds = window_seconds
         grace = max(GRACE_SECONDS_MIN, GRACE_WINDOWS * window_seconds)
         self._peers = {site: _Peer(Path.UNKNOWN, now, Bus.UNKNOWN, now, silent_at=now + grace) for site in others}
+        self._grace_until = now + grace
         self._late_until = now
         self.lateness_seconds = 0.0
 
@@ -59,6 +63,11 @@ class Detector:
         """BFD says so. Returns whether the observation changed."""
         peer = self._peers.get(site)
         if peer is None:
+            return False
+        peer.down_at = None
+        peer.was_up |= path is Path.UP
+        if path is Path.DOWN and not peer.was_up and now < self._grace_until:
+            peer.down_at = self._grace_until
             return False
         if path is Path.UP and peer.path is Path.DOWN:
             peer.path, peer.path_since = Path.UNKNOWN, now
@@ -90,6 +99,7 @@ class Detector:
         """When an observation may change by the mere passing of time."""
         times = [peer.silent_at for peer in self._peers.values() if peer.bus is not Bus.SILENT]
         times += [peer.hold_until for peer in self._peers.values() if peer.hold_until is not None]
+        times += [peer.down_at for peer in self._peers.values() if peer.down_at is not None]
         return min(times, default=None)
 
     def expire(self, now: float) -> bool:
@@ -100,6 +110,8 @@ class Detector:
                 peer.bus, peer.bus_since, changed = Bus.SILENT, now, True
             if peer.hold_until is not None and now >= peer.hold_until:
                 peer.path, peer.path_since, peer.hold_until, changed = Path.UP, now, None, True
+            if peer.down_at is not None and now >= peer.down_at:
+                peer.path, peer.path_since, peer.down_at, changed = Path.DOWN, now, None, True
         return changed
 
     def observation(self, site: str, now: float) -> Observation:

@@ -18,9 +18,9 @@ from typing import Protocol
 import structlog
 
 from aioovs import AioOvsError, Database, SslFiles
+from tunnelswitch.adapters import realtime
 from tunnelswitch.adapters.nats_bus import NatsBus
 from tunnelswitch.adapters.nats_epochs import NatsEpochs
-from tunnelswitch.adapters.realtime import apply_realtime
 from tunnelswitch.config import Deployment, Site
 from tunnelswitch.core.events import DataPlaneLost
 from tunnelswitch.core.member import Timing
@@ -135,7 +135,8 @@ class Frame:
             on_database: started when OVSDB answers for the first time.
             ready: what the machine still lacks, or None.
         """
-        apply_realtime(self.deployment.runtime)
+        runtime = self.deployment.runtime
+        realtime.prepare(priority=runtime.realtime_priority, lock_memory=runtime.lock_memory)
         pump = self._pump = Pump(machine, executor.perform, observe=self.metrics.observe)
         executor.connect(pump.post)
         self.metrics.pull("refused_actions", lambda: executor.refused)
@@ -182,6 +183,7 @@ class Frame:
             else:
                 break
         self.missing.pop("ovsdb", None)
+        self.metrics.ovsdb_state(True)
         for part in waiting:
             await part.start()
 
