@@ -105,7 +105,7 @@ async def _run_all(
                 "the machine is too busy for this --detect"
             )
         figures = await asyncio.to_thread(summarise_run, files, names.RTP_PORT)
-        progress(f"{head}: {_in_short(figures)}")
+        progress(f"{head}: {results.in_short(figures)}")
         series.append((files, figures))
     return series, unprovoked
 
@@ -240,7 +240,7 @@ def _conclude(
             "probe_fifo_priority": last.probe_summary.get("realtime_priority"),
             "caller_fifo_priority": last.client_summary.get("realtime_priority"),
         },
-        "loop_lateness": worst_lateness(runs),
+        "loop_lateness": results.worst_lateness(runs),
         "load_average_after": describe_environment()["load_average"],
     }
     summary = summarise_series(runs, environment, unprovoked)
@@ -251,20 +251,3 @@ def _conclude(
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise CheckFailedError(f"{wrong[0]}{more}")
     return summary
-
-
-def worst_lateness(runs: list[dict[str, Any]]) -> dict[str, float]:
-    """The worst lateness of each loop over a series."""
-    worst: dict[str, float] = {}
-    for run in runs:
-        for name, value in run["lateness"].items():
-            if value is not None:
-                worst[name] = max(worst.get(name, 0.0), value)
-    return worst
-
-
-def _in_short(figures: dict[str, Any]) -> str:
-    if figures["checks"]:
-        return f"NOT as it must be: {'; '.join(figures['checks'])}"
-    downtime = figures["probe_downtime_seconds"] or 0.0
-    return f"{downtime * 1000:.1f} ms without service, verdict {figures['verdict']}, then {figures['active_site']}"

@@ -64,6 +64,26 @@ def show(out: Path, summary: dict[str, Any], console: Console) -> None:
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
 
 
+def worst_lateness(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """The worst lateness of each loop over a series."""
+    worst: dict[str, float] = {}
+    for run in runs:
+        for name, value in run["lateness"].items():
+            if value is not None:
+                worst[name] = max(worst.get(name, 0.0), value)
+    return worst
+
+
+def in_short(figures: dict[str, Any]) -> str:
+    """One run in a few words."""
+    if figures["checks"]:
+        return f"NOT as it must be: {'; '.join(figures['checks'])}"
+    milliseconds = (figures["probe_downtime_seconds"] or 0.0) * 1000
+    if figures["marks"]["first_packet"] is None:
+        return f"stayed with {figures['active_site']}, longest silence {milliseconds:.1f} ms"
+    return f"{milliseconds:.1f} ms without service, verdict {figures['verdict']}, then {figures['active_site']}"
+
+
 def _figures(row: dict[str, Any]) -> list[str]:
     def in_milliseconds(key: str) -> str:
         return "-" if row[key] is None else f"{row[key] * 1000:.1f}"

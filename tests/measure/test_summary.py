@@ -153,7 +153,7 @@ def test_names_in_the_report_are_escaped(tmp_path: Path) -> None:
 def test_headline_without_a_failover() -> None:
     run = {"marks": {"first_packet": None}, "active_site": "primary"}
     assert headline({"runs": [run], "medians": {"probe_downtime_seconds": 0.001}}) == (
-        "The client was without service for 1.0 ms, and stayed with primary."
+        "The client stayed with primary; its longest silence was 1.0 ms."
     )
 
 

@@ -59,10 +59,11 @@ def headline(summary: dict[str, Any]) -> str:
     downtime = medians["probe_downtime_seconds"]
     if downtime is None:
         return "The client got no service back."
-    moved = runs[-1]["marks"]["first_packet"] is not None
-    where = f"then {runs[-1]['active_site']} served it" if moved else f"and stayed with {runs[-1]['active_site']}"
     of = "" if len(runs) == 1 else f" (median of {len(runs)} runs)"
-    return f"The client was without service for {milliseconds(downtime)}{of}, {where}."
+    site = runs[-1]["active_site"]
+    if runs[-1]["marks"]["first_packet"] is None:
+        return f"The client stayed with {site}; its longest silence was {milliseconds(downtime)}{of}."
+    return f"The client was without service for {milliseconds(downtime)}{of}, then {site} served it."
 
 
 def milliseconds(value: float | None) -> str:
