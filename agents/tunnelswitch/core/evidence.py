@@ -117,8 +117,9 @@ class Evidence:
         if beat is None:
             missing.append(f"no fresh heartbeat from {target}")
             return tuple(missing)
-        if self.path_to(target, now) is not Path.UP:
-            missing.append(f"path from {self.gateway} to {target} is not up")
+        # Right after a flap the path is unknown; the heartbeat that just came is then word enough.
+        if self.path_to(target, now) is Path.DOWN:
+            missing.append(f"path from {self.gateway} to {target} is down")
         for service in self.group.services:
             status = self.statuses(target, now).get(service.name)
             if status is None or not status.run:
