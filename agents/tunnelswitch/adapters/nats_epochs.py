@@ -8,6 +8,7 @@ answers it, and then a majority of the replicas stores a mark that is only taken
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from nats.js import JetStreamContext
-    from nats.js.api import RawStreamMsg, StreamInfo
+    from nats.js.api import ClusterInfo, RawStreamMsg
 
     from tunnelswitch.bus.requests import Call
     from tunnelswitch.core.facts import GroupRecord
@@ -49,6 +50,8 @@ _NO_MESSAGE = 10037
 _PIN_SECONDS = 3.0
 _PIN_TRY_SECONDS = 0.2
 """While the leader moves nobody answers for it."""
+_LOOKS = 20
+"""A replica counts as behind for the moment in which a write is on its way: look again before giving up."""
 
 
 class NatsEpochs:
@@ -171,16 +174,21 @@ class NatsEpochs:
             EpochStoreError: the store does not answer.
         """
         avoided = {self._servers[site] for site in avoid if site in self._servers}
+        looks = itertools.count(1)
 
-        async def pinned(jetstream: JetStreamContext) -> str:
-            leader, current = _leadership(await jetstream.stream_info(self._stream))
-            if leader is None:
-                raise AskAgain("the stream has no leader")
-            target = next((name for name in self._servers.values() if name in current - avoided), None)
-            if leader in avoided and target is not None:
+        async def pinned(jetstream: JetStreamContext) -> str | None:
+            cluster = (await jetstream.stream_info(self._stream)).cluster
+            if cluster is None:
+                return None  # one server, no cluster
+            if cluster.leader not in avoided and cluster.leader is not None:
+                return cluster.leader
+            current = _up_to_date(cluster) - avoided
+            target = next((name for name in self._servers.values() if name in current), None)
+            if cluster.leader is not None and target is not None:
                 await self._step_down(target)
-                raise AskAgain(f"{leader} has been asked to step down for {target}")
-            return leader
+            elif cluster.leader is not None and next(looks) > _LOOKS:
+                return cluster.leader
+            raise AskAgain("the leader has not moved yet")
 
         leader = await self._until(pinned, _PIN_SECONDS, f"leader of stream {self._stream}", _PIN_TRY_SECONDS)
         return next((site for site, name in self._servers.items() if name == leader), None)
@@ -270,10 +278,6 @@ class NatsEpochs:
         return EpochStoreError(f"{what}: {problem}", "most NATS nodes must be up and see each other")
 
 
-def _leadership(info: StreamInfo) -> tuple[str | None, set[str]]:
-    """The leader's server, and the servers whose replica is up to date."""
-    cluster = info.cluster
-    if cluster is None:
-        return None, set()
-    current = {peer.name for peer in cluster.replicas or [] if peer.name and peer.current and not peer.offline}
-    return cluster.leader, current
+def _up_to_date(cluster: ClusterInfo) -> set[str]:
+    """The servers that could lead at once: another one would lose the election, and the next takes seconds."""
+    return {peer.name for peer in cluster.replicas or [] if peer.name and peer.current and not peer.offline}
