@@ -1,17 +1,17 @@
 """The whole error tree. `diagnostics()` is the one line a person sees: what is wrong, and what to do.
 
-    TunnelswitchError
-    ├── ConfigError                 the deployment file: names the key
-    ├── BusError
-    │   ├── BusUnreachableError     no NATS server answers
-    │   └── BadMessageError         a message that is not ours, not JSON, too large or of another version
-    ├── EpochStoreError             the store did not answer in time
-    │   ├── CommitRefusedError      another revision is there; nothing was written
-    │   ├── CommitUnknownError      no answer; the write may land
-    │   └── RecordMissingError      `init` has not been run, or the store was lost
-    ├── DataPlaneError              OVSDB is not there, or a bridge is not ours to use
-    ├── ClientPacketsError          the clients' device cannot be watched
-    └── DriverError                 a hook or hypervisor did not do as told
+TunnelswitchError
+├── ConfigError                 the deployment file: names the key
+├── BusError
+│   ├── BusUnreachableError     no NATS server answers
+│   └── BadMessageError         a message that is not ours, not JSON, too large or of another version
+├── EpochStoreError             the store did not answer in time
+│   ├── CommitRefusedError      another revision is there; nothing was written
+│   ├── CommitUnknownError      no answer; the write may land
+│   └── RecordMissingError      `init` has not been run, or the store was lost
+├── DataPlaneError              OVSDB is not there, or a bridge is not ours to use
+├── ClientPacketsError          the clients' device cannot be watched
+└── DriverError                 a hook or hypervisor did not do as told
 """
 
 from __future__ import annotations

@@ -61,10 +61,17 @@ def test_a_gap_in_a_regular_flow_is_told_once_with_its_figures() -> None:
     assert fact.gap_ended_at - fact.gap_started_at == pytest.approx(0.061, abs=1e-6)
 
 
-def test_four_spacings_or_15_ms_are_no_gap() -> None:
+def test_two_spacings_or_15_ms_are_no_gap() -> None:
     assert feed(new(), probes([*range(0, 100 * MS, MS), 99 * MS + 15 * MS])) == []
-    assert feed(new(), probes([*range(0, 1000 * MS, 20 * MS), 980 * MS + 80 * MS])) == []
-    assert len(feed(new(), probes([*range(0, 1000 * MS, 20 * MS), 980 * MS + 81 * MS]))) == 1
+    assert feed(new(), probes([*range(0, 1000 * MS, 20 * MS), 980 * MS + 40 * MS])) == []
+    assert len(feed(new(), probes([*range(0, 1000 * MS, 20 * MS), 980 * MS + 41 * MS]))) == 1
+
+
+def test_packets_in_bursts_keep_their_true_rate() -> None:
+    bursts = [start + step for start in range(0, 400 * MS, 10 * MS) for step in range(0, 10_000, 1000)]
+    (fact,) = feed(new(), probes([*bursts, bursts[-1] + 50 * MS]))
+    assert fact.nominal_spacing_seconds == pytest.approx(0.001, rel=0.3)
+    assert fact.lost_packets < 100
 
 
 def test_an_irregular_dialogue_has_no_downtime() -> None:

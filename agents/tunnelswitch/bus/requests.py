@@ -25,9 +25,12 @@ _T = TypeVar("_T")
 WRONG_LAST_SEQUENCE = 10071
 IN_PROCESS = 10164
 """Another compare-and-set on this key, or a read's mark, is not stored yet: nothing was written, ask again."""
+NO_PEERS = 10005
+"""Too few nodes are up for the replicas asked for: usual for the seconds in which a cluster starts."""
 TRY_SECONDS = 0.5
 """A question without an answer for so long is asked again: the leader may have changed."""
 PAUSE_SECONDS = 0.003
+PAUSE_MOST_SECONDS = 0.1
 _NEVER_SECONDS = 3600.0
 """nats-py's own time limit: ours are tighter."""
 
@@ -69,6 +72,7 @@ class Requests:
             OSError, nats.errors.Error: the last failure, at the deadline.
         """
         last: BaseException | None = None
+        pause_seconds = PAUSE_SECONDS
         try:
             async with asyncio.timeout(deadline_seconds):
                 while True:
@@ -79,11 +83,12 @@ class Requests:
                         if isinstance(error, APIError) and not passes(error):
                             raise
                         last = error
-                    await asyncio.sleep(PAUSE_SECONDS)
+                    await asyncio.sleep(pause_seconds)
+                    pause_seconds = min(2 * pause_seconds, PAUSE_MOST_SECONDS)
         except TimeoutError as error:
             raise last or error from error
 
 
 def passes(error: APIError) -> bool:
-    """Will waiting help? Another write came between, or there is no leader for the moment."""
-    return error.err_code in (WRONG_LAST_SEQUENCE, IN_PROCESS) or error.code == 503
+    """Will waiting help? Another write came between, or there is no leader, or no node for a replica, for the moment."""
+    return error.err_code in (WRONG_LAST_SEQUENCE, IN_PROCESS, NO_PEERS) or error.code == 503

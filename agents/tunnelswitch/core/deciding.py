@@ -95,6 +95,9 @@ class GroupDecider:
         if isinstance(event, events.Committed):
             self._committed(event.record, event.revision, now)
         elif self.record is not None and event.record.stamp > self.record.stamp:
+            # Another switcher's word, or the store's own, which can be quicker than the answer to our commit.
+            if self._move is not None:
+                self._move.mark(event.record.stamp, committed=now)
             self._enforce(event.record, None, now)
 
     def _hear_fact(self, event: object, now: float) -> None:

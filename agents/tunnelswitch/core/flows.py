@@ -41,7 +41,7 @@ class FlowLimits:
     """
 
     flows: int = 1024
-    gap_factor: float = 4.0
+    gap_factor: float = 2.0
     gap_floor_seconds: float = 0.015
     forget_seconds: float = 300.0
     unanswered_seconds: float = 0.1

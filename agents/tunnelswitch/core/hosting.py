@@ -1,7 +1,7 @@
 """One group at one server site: resume, expose, close, fence (PROTOCOL R2, R5, R6, R7).
 
 Narrowing (closing the gate) follows any higher stamp at once. Widening (opening it) needs a leader-confirmed read of
-the record and a certificate that the old active reaches nobody. Resuming the service behind a closed gate is free and
+the record and a certificate that the old active reaches nobody; a single gateway's own switch stands for both. Resuming the service behind a closed gate is free and
 starts at once, beside everything else. A gate that this site closed under a stamp stays closed under that stamp, also
 after a restart: OVSDB remembers (stamp stored, no tunnel end).
 """
@@ -34,6 +34,7 @@ from tunnelswitch.core.stamp import Stamp
 DRIVER_DEADLINE_SECONDS = 5.0
 PROMOTE_ATTEMPTS_MAX = 3
 REPEAT_SECONDS = 1.0
+ERROR_MAX = 500
 # X of PROTOCOL R6 (iii): rates of clocks, detection, delay and the time that a self-fence takes to execute.
 CLOCK_RATE_MARGIN = 1.001
 EXECUTION_SECONDS = 0.5
@@ -145,7 +146,8 @@ class HostedGroup:
     def _promotion_failed(self, instance: Instance, event: events.PromotionFailed) -> None:
         record = self.record
         if record and record.active == self.site and instance.promote_attempts >= PROMOTE_ATTEMPTS_MAX:
-            self._actions.append(Publish(PromoteFailed(self.site, self.group.name, record.stamp, event.error)))
+            error = event.error[:ERROR_MAX]
+            self._actions.append(Publish(PromoteFailed(self.site, self.group.name, record.stamp, error)))
 
     def _consent(self, request: Handover) -> None:
         """Asked to hand over under the very stamp we serve: close for good under it, whoever follows."""
@@ -213,9 +215,16 @@ class HostedGroup:
                 stamp.decision_id,
             )
         )
-        if going_on or (self._is_confirmed(stamp, now) and self.certificate(record, now) is not None):
+        if going_on or self._may_expose(record, now):
             gate.want(stamp, self.site)
             self._say_serving(record)
+
+    def _may_expose(self, record: GroupRecord, now: float) -> bool:
+        if len(record.gateways) == 1:
+            # Its switch is the certificate: until it has applied this stamp, nothing that we answer reaches a client,
+            # so our end may open beside it, on the word of whoever committed.
+            return True
+        return self._is_confirmed(record.stamp, now) and self.certificate(record, now) is not None
 
     def _is_confirmed(self, stamp: Stamp, now: float) -> bool:
         if self._confirmed == stamp:
@@ -226,13 +235,7 @@ class HostedGroup:
         return False
 
     def certificate(self, record: GroupRecord, now: float) -> str | None:
-        """Why the old active can serve nobody (PROTOCOL R6), or None if that is not known yet.
-
-        With a single gateway its switch is the certificate: until it has applied this stamp, nothing that we answer
-        reaches a client, so our end may open beside it.
-        """
-        if len(record.gateways) == 1:
-            return "single gateway"
+        """Why the old active can serve nobody (PROTOCOL R6), or None if that is not known yet."""
         if all(record.stamp <= self._acks.get(gateway, Stamp(0, "")) for gateway in record.gateways):
             return "all gateways applied"
         if self._old_fenced is not None and record.prev_id == str(self._old_fenced):

@@ -14,7 +14,8 @@ from tunnelswitch.core.actions import CommitRecord, ReadRecord
 from tunnelswitch.core.events import RecordRead
 from tunnelswitch.core.facts import GroupRecord
 
-COMMIT_DEADLINE_SECONDS = 1.0
+# A leader that steps down can swallow a commit: better to ask again soon than to wait long.
+COMMIT_DEADLINE_SECONDS = 0.3
 READ_DEADLINE_SECONDS = 0.5
 
 

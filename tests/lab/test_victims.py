@@ -1,0 +1,215 @@
+"""The whole system as the fault's victim, on real parts: what happens to a client's packet."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import nats
+import pytest
+from client_view import Client
+
+from tunnelswitch_lab import faults, netns, procs
+from tunnelswitch_lab.agents import executable
+from tunnelswitch_lab.options import LabOptions
+from tunnelswitch_lab.procs import Proc
+from tunnelswitch_lab.testbed import Testbed
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
+
+GARBAGE = (
+    b"",
+    b"not json",
+    b"[]",
+    b'{"specversion":"1.0"}',
+    b"\xff" * 100,
+    b"{" * 60_000,
+    b'"' + b"x" * 200_000 + b'"',
+)
+
+
+class Running:
+    """A lab with agents and service, as the tests use it."""
+
+    def __init__(self, bed: Testbed) -> None:
+        self.bed = bed
+        self.client = Client(bed)
+
+    def proc(self, name: str) -> Proc:
+        return next(proc for proc in self.bed._state.procs if proc.name == name and proc.alive)
+
+    def ovs(self, site: str, *arguments: str) -> str:
+        command = ["ovs-vsctl", f"--db={self.bed.layout.site(site).ovsdb}", "--timeout=5", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+
+    def tunnels(self, site: str = "gateway") -> set[str]:
+        return {port for port in self.ovs(site, "list-ports", "br-svc").split() if port.startswith(("t2-", "t3-"))}
+
+    def logs(self) -> str:
+        programs = [proc for proc in self.bed._state.procs if proc.name.startswith(("agent-", "switcher-"))]
+        return "".join(Path(proc.log).read_text() for proc in programs)
+
+    async def metric(self, site: str, endpoint: str, name: str) -> float:
+        where = self.bed.layout.site(site)
+        address = where.agent_metrics if endpoint == "agent" else where.switcher_metrics
+        code, body = await netns.http_get(where.namespace, address, "/metrics")
+        assert code == 200
+        lines = [line for line in body.decode().splitlines() if line.startswith(name)]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    async def epoch(self) -> int:
+        return int(await self.metric("gateway", "switcher", "tunnelswitch_epoch{"))
+
+    async def until(self, true: Callable[[], Awaitable[bool]], what: str) -> None:
+        await netns.wait_for(true, what, 15.0)
+
+    async def until_protected(self) -> None:
+        async def protected() -> bool:
+            return await self.metric("gateway", "switcher", "tunnelswitch_protected{") == 1.0
+
+        await self.until(protected, "protection")
+
+    async def until_tunnels(self, wanted: set[str]) -> None:
+        async def there() -> bool:
+            return self.tunnels() == wanted
+
+        await self.until(there, f"tunnels {wanted}")
+
+    def start_program(self, kind: str, site: str) -> None:
+        layout = self.bed.layout
+        command = [str(executable()), kind, "--config", str(layout.deployment_file), "--site", site]
+        self.bed.spawn(site, command, name=f"{kind}-{site}")
+
+
+@pytest.fixture
+async def running(new_name: Callable[[], str]) -> AsyncIterator[Running]:
+    bed = await Testbed.up(LabOptions(new_name(), 0.03, 3), lambda step: None)
+    await bed.start_service(25.0)
+    await bed.start_agents()
+    lab = Running(bed)
+    await lab.until_protected()
+    yield lab
+    lab.client.close()
+    await bed.down()
+
+
+async def test_killed_and_restarted_programs_are_no_blip_for_clients(running: Running) -> None:
+    watching = asyncio.create_task(asyncio.to_thread(running.client.watch, 8.0))
+    for kind, site in (("switcher", "gateway"), ("agent", "gateway"), ("agent", "primary"), ("agent", "secondary")):
+        proc = running.proc(f"{kind}-{site}")
+        proc.signal(9)
+        await procs.wait_gone([proc.pid], 5.0)
+        running.start_program(kind, site)
+        await asyncio.sleep(1.2)
+    view = await watching
+    assert view.copies == ["primary"]
+    assert len(view.replies) > 0.95 * view.asked
+    assert running.tunnels() == {"t2-pbx"}
+    assert await running.epoch() == 1
+
+
+async def test_garbage_on_the_bus_is_counted_and_changes_nothing(running: Running) -> None:
+    layout = running.bed.layout
+    before = running.tunnels("gateway"), running.tunnels("primary")
+
+    async def publish() -> None:
+        client = await nats.connect(layout.gateway.nats_url)
+        for payload in GARBAGE:
+            for kind in ("heartbeat", "epoch", "record", "proof", "move", "serving", "handover", "applied"):
+                await client.publish(f"tsw.v1.{layout.name}.{kind}.primary", payload)
+        await client.flush()
+        await client.close()
+
+    await netns.run_inside(layout.gateway.namespace, publish)
+    for endpoint in ("agent", "switcher"):
+
+        async def counted(endpoint: str = endpoint) -> bool:
+            return await running.metric("gateway", endpoint, "tunnelswitch_bad_messages_total") >= len(GARBAGE)
+
+        await running.until(counted, "counters")
+    assert (running.tunnels("gateway"), running.tunnels("primary")) == before
+    assert running.client.watch(0.5).copies == ["primary"]
+    assert "Traceback" not in running.logs()
+
+
+async def test_a_switcher_that_slept_through_a_failover_changes_nothing(running: Running) -> None:
+    sleeper = running.proc("switcher-gateway")
+    sleeper.signal(19)
+    running.start_program("switcher", "gateway")  # its metrics address is taken: it must say so and end
+    await asyncio.sleep(1.0)
+    await running.bed.inject(faults.find("service-crash"))
+    await asyncio.sleep(1.0)
+    assert running.tunnels() == {"t2-pbx"}, "nobody decides while the only switcher sleeps"
+    sleeper.signal(18)
+    await running.until_tunnels({"t3-pbx"})
+    assert running.client.watch(0.5).copies == ["secondary"]
+
+
+async def test_a_tunnel_removed_by_hand_comes_back_and_a_strange_one_is_left_alone(running: Running) -> None:
+    running.ovs("gateway", "del-port", "br-svc", "t2-pbx")
+    await running.until_tunnels({"t2-pbx"})
+    assert running.client.watch(0.5).copies == ["primary"]
+    running.ovs("gateway", "add-port", "br-svc", "t3-pbx", "--", "set", "interface", "t3-pbx", "type=internal")
+    await running.bed.inject(faults.find("service-crash"))
+    await asyncio.sleep(1.0)
+    assert running.ovs("gateway", "get", "interface", "t3-pbx", "type").strip() == "internal"
+    running.ovs("gateway", "del-port", "br-svc", "t3-pbx")
+    await running.until_tunnels({"t3-pbx"})
+    assert running.client.watch(0.5).copies == ["secondary"]
+
+
+async def test_a_site_that_comes_back_serves_nobody(running: Running) -> None:
+    await running.bed.inject(faults.find("link-cut:underlay"))
+    await running.until_tunnels({"t3-pbx"})
+    old = running.proc("service-primary")
+
+    async def closed() -> bool:
+        return not running.tunnels("primary")
+
+    await running.until(closed, "the isolated site closing itself")
+    watching = asyncio.create_task(asyncio.to_thread(running.client.watch, 4.0))
+    await running.bed.heal()
+    view = await watching
+    assert view.copies == ["secondary"]
+
+    async def destroyed() -> bool:
+        return not old.alive
+
+    await running.until(destroyed, "the old copy's end")
+    assert not running.tunnels("primary")
+
+
+async def test_bus_gone_leaves_traffic_as_it_is_and_back_it_works_again(running: Running) -> None:
+    nodes = [proc for proc in running.bed._state.procs if proc.name.startswith("nats-") and proc.alive]
+    for node in nodes:
+        node.signal(19)
+    view = await asyncio.to_thread(running.client.watch, 3.0)
+    assert view.copies == ["primary"]
+    assert len(view.replies) > 0.95 * view.asked
+    for node in nodes:
+        node.signal(18)
+    await asyncio.sleep(3.0)
+    await running.until_protected()
+    await running.bed.inject(faults.find("service-crash"))
+    await running.until_tunnels({"t3-pbx"})
+    assert running.client.watch(0.5).copies == ["secondary"]
+
+
+async def test_ovsdb_of_the_gateway_killed_and_restarted(running: Running) -> None:
+    server = running.proc("ovsdb-gateway")
+    server.signal(19)
+
+    async def noticed() -> bool:
+        return await running.metric("gateway", "switcher", "tunnelswitch_ovsdb_connected") == 0.0
+
+    await running.until(noticed, "OVSDB declared dead")
+    server.signal(18)
+
+    async def back() -> bool:
+        return await running.metric("gateway", "switcher", "tunnelswitch_ovsdb_connected") == 1.0
+
+    await running.until(back, "OVSDB back")
+    assert running.tunnels() == {"t2-pbx"}
+    assert await running.epoch() == 1
