@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from tunnelswitch.core import actions, events, facts
 from tunnelswitch.core.facts import GroupRecord, Protection, Reason
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.telemetry.metrics import Metrics
+from tunnelswitch.telemetry.phases import PHASES
+from tunnelswitch.telemetry.spoken import ROLES
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENT = load(ROOT / "deploy/example.toml")
@@ -136,6 +139,62 @@ def test_clients() -> None:
     assert value(made, "downtime_seconds_count", service="pbx") == 1
     names = ("last_downtime_seconds", "lost_packets_total", "jitter_max_seconds", "clients_unanswered_seconds")
     assert [value(made, name, service="pbx") for name in names] == [0.047, 3, 0.004, 0.3]
+    assert value(made, "last_gap_seconds", service="pbx") == 0.067
+
+
+def test_what_this_site_says_of_its_copy() -> None:
+    made = metrics("primary", "agent")
+    assert value(made, "gate_open", service="pbx") is None
+    status = facts.ServiceStatus("pbx", "voip", "r1", "active", Protection.SYNCING, False, gate_open=True)
+    made.observe(actions.Publish(facts.Heartbeat("primary", "a", 1, 0.0, 0.02, services=(status,))), 1.0)
+    states = {state.value: value(made, "service_state", service="pbx", state=state.value) for state in Protection}
+    assert states == {"protected": 0, "syncing": 1, "unprotected": 0, "stopped": 0}
+    assert [value(made, "service_role", service="pbx", role=role) for role in ROLES] == [1, 0, 0]
+    assert (value(made, "gate_open", service="pbx"), value(made, "self_fenced", service="pbx")) == (1, 0)
+    fenced = replace(status, role="standby", gate_open=False, self_fenced=True)
+    made.observe(actions.Publish(facts.Heartbeat("primary", "a", 2, 0.0, 0.02, services=(fenced,))), 1.0)
+    assert [value(made, "service_role", service="pbx", role=role) for role in ROLES] == [0, 1, 0]
+    assert (value(made, "gate_open", service="pbx"), value(made, "self_fenced", service="pbx")) == (0, 1)
+
+
+def test_voters_heard() -> None:
+    agent, switcher = metrics("gateway", "agent"), metrics()
+    now = time.monotonic()
+    for made in (agent, switcher):
+        made.observe(facts.Heartbeat("primary", "a", 1, 0.0, 0.02), now)
+        made.observe(facts.Heartbeat("secondary", "a", 1, 0.0, 0.02), now - 30)
+        assert (value(made, "voters", group="voip"), value(made, "voters_needed", group="voip")) == (3, 2)
+    assert value(agent, "voters_heard", group="voip") == 2, "the agent itself is one"
+    assert value(switcher, "voters_heard", group="voip") == 1, "it hears its site's agent like any other"
+
+
+def report(**marks: float) -> actions.Publish:
+    return actions.Publish(facts.Failover("voip", 2, Reason.SUSPICION, "secondary", "primary", marks))
+
+
+def test_phases_of_a_move() -> None:
+    made = metrics()
+
+    def last() -> dict[str, float]:
+        found = {phase: value(made, "last_failover_phase_seconds", group="voip", phase=phase) for phase in PHASES}
+        return {phase: seconds for phase, seconds in found.items() if seconds is not None}
+
+    assert value(made, "failover_phase_seconds_count", group="voip", phase="commit") == 0
+    suspected = {"path_down": 10.0, "bus_silent": 10.5, "verdict": 10.75, "committed": 11.0, "switched": 11.5}
+    made.observe(report(**suspected, applied=11.625, promoted=12.0), 1.0)
+    assert last() == {"conclude": 0.25, "commit": 0.25, "switch": 0.5, "apply": 0.125, "promote": 1.0}
+    made.observe(report(verdict=20.0, committed=20.5, promoted=20.25), 1.0)
+    assert last() == {"commit": 0.5, "promote": 0.0}, "a proof; never negative; what did not happen is gone"
+    assert value(made, "failover_phase_seconds_count", group="voip", phase="commit") == 2
+    assert value(made, "failover_phase_seconds_count", group="voip", phase="conclude") == 1
+
+
+def test_a_gateway_counts_from_zero() -> None:
+    agent, switcher = metrics("gateway", "agent"), metrics()
+    names = ("downtime_seconds_count", "lost_packets_total")
+    assert [value(agent, name, service="pbx") for name in names] == [0, 0]
+    assert [value(switcher, name, service="pbx") for name in names] == [None, None], "it sees no packets"
+    assert value(agent, "failover_phase_seconds_count", group="voip", phase="commit") is None, "it makes no moves"
 
 
 def test_the_rest() -> None:

@@ -28,6 +28,7 @@ class Families:
             "downtime_seconds", "Gaps in the packets that clients received", DOWNTIME_BUCKETS, "service"
         )
         self.last_downtime = self._gauge("last_downtime_seconds", "The last such gap", "service")
+        self.last_gap = self._gauge("last_gap_seconds", "The last such gap, nominal spacing included", "service")
         self.jitter = self._gauge("jitter_max_seconds", "Greatest RFC 3550 jitter around the last gap", "service")
         self.lost_packets = self._counter("lost_packets", "RTP packets lost in gaps", "service")
         self.unanswered = self._gauge("clients_unanswered_seconds", "How long clients have had no answer", "service")
@@ -36,6 +37,12 @@ class Families:
         self.active_site = self._gauge("active_site", "1 at the site that serves", "group", "site")
         self.protected = self._gauge("protected", "1 while the record says that a standby is in sync", "group")
         self.switches = self._counter("switches", "Moves of the active role, by reason", "group", "reason")
+        self.failover_phase = self._histogram(
+            "failover_phase_seconds", "Phases of the moves that this switcher made", QUICK_BUCKETS, "group", "phase"
+        )
+        self.last_failover_phase = self._gauge(
+            "last_failover_phase_seconds", "Phases of the last such move", "group", "phase"
+        )
         self.refusals = self._counter("refusals", "Times that a switcher would not move a group", "group")
         self.alarms = self._counter("alarms", "Alarms that a switcher raised", "group")
 

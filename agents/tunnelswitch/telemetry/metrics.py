@@ -15,9 +15,11 @@ from prometheus_client import generate_latest
 from tunnelswitch.config import Deployment
 from tunnelswitch.core import actions, events, facts
 from tunnelswitch.core.facts import GroupRecord, Reason
-from tunnelswitch.core.topology import Tunnel, tunnel_ends
+from tunnelswitch.core.topology import Group, Tunnel, tunnel_ends
 from tunnelswitch.telemetry.ages import PULLED, Ages
 from tunnelswitch.telemetry.families import BAD_MESSAGE_KINDS, DRIVER_PROBLEM_KINDS, Families
+from tunnelswitch.telemetry.phases import PHASES, phase_seconds
+from tunnelswitch.telemetry.spoken import Spoken
 
 COMMITS_WAITING_MAX = 256
 
@@ -31,6 +33,13 @@ class Metrics:
         self.families = Families()
         self.ages = Ages()
         self.families.registry.register(self.ages)
+        self.spoken = Spoken(
+            site if process == "agent" else "",
+            deployment.groups_at(site),
+            self.ages.heartbeats,
+            deployment.detection.window_seconds,
+        )
+        self.families.registry.register(self.spoken)
         self._records: dict[str, GroupRecord] = {}
         self._commits: dict[str, float] = {}
         self._sites = tuple(deployment.sites)
@@ -64,7 +73,7 @@ class Metrics:
         self._initialise(deployment)
 
     def _initialise(self, deployment: Deployment) -> None:
-        """Series that exist from the start: a rate over one that appears with its first event misses that event."""
+        """Series that exist from the start: a rate over one that appears with its first event misses it."""
         families = self.families
         families.build_info.labels(version("tunnelswitch"), self.site, self.process).set(1)
         for kind in BAD_MESSAGE_KINDS:
@@ -80,6 +89,8 @@ class Metrics:
                 families.commits.labels(group.name, result)
             for kind in ("conflict", "failed"):
                 families.switch_failures.labels(group.name, kind)
+            if self.site in group.gateways:
+                self._initialise_gateway(group)
             if self.site in group.servers:
                 for service in group.services:
                     families.promotion_failures.labels(service.name)
@@ -88,12 +99,21 @@ class Metrics:
             for end in tunnel_ends(group, self.site, deployment.addresses()):
                 self._ends[end.interface] = end
 
+    def _initialise_gateway(self, group: Group) -> None:
+        """What only one of a gateway's two processes counts: the agent sees the packets, the switcher the moves."""
+        if self.process == "switcher":
+            for phase in PHASES:
+                self.families.failover_phase.labels(group.name, phase)
+            return
+        for service in group.services:
+            self.families.downtime.labels(service.name)
+            self.families.lost_packets.labels(service.name)
+
     # ------------------------------------------------------------------ in
 
     def observe(self, thing: object, now: float) -> None:
         """Take one event or action; kinds that say nothing here are ignored. `now` is CLOCK_MONOTONIC."""
-        handler = self._handlers.get(type(thing))
-        if handler is not None:
+        if (handler := self._handlers.get(type(thing))) is not None:
             handler(thing, now)
 
     def bad_message(self, kind: str) -> None:
@@ -130,8 +150,7 @@ class Metrics:
     def _record(self, record: GroupRecord | None) -> None:
         if record is None:
             return
-        known = self._records.get(record.group)
-        if known is not None and known.stamp >= record.stamp:
+        if (known := self._records.get(record.group)) is not None and known.stamp >= record.stamp:
             return
         self._records[record.group] = record
         families = self.families
@@ -146,6 +165,7 @@ class Metrics:
         families = self.families
         families.downtime.labels(event.service).observe(event.downtime_seconds)
         families.last_downtime.labels(event.service).set(event.downtime_seconds)
+        families.last_gap.labels(event.service).set(event.gap_seconds)
         families.jitter.labels(event.service).set(event.jitter_max_seconds)
         families.lost_packets.labels(event.service).inc(max(0, event.lost_packets))
 
@@ -190,8 +210,7 @@ class Metrics:
         self.families.switch_failures.labels(group, kind).inc()
 
     def _service(self, event: events.ServiceSeen, now: float) -> None:
-        is_protected = event.protection is facts.Protection.PROTECTED
-        self.families.service_protected.labels(event.service).set(is_protected)
+        self.families.service_protected.labels(event.service).set(event.protection is facts.Protection.PROTECTED)
 
     def _promoted(self, event: events.Promoted, now: float) -> None:
         self.families.promote_seconds.labels(event.service).observe(event.seconds)
@@ -210,8 +229,22 @@ class Metrics:
 
     def _published(self, action: actions.Publish, now: float) -> None:
         message = action.message
-        if type(message) is facts.Decision:
+        if isinstance(message, facts.Heartbeat):
+            self.spoken.last = message
+        elif isinstance(message, facts.Decision):
             if message.action == "refuse":
                 self.families.refusals.labels(message.group).inc()
             elif message.action == "alarm":
                 self.families.alarms.labels(message.group).inc()
+        elif isinstance(message, facts.Failover):
+            self._failover(message)
+
+    def _failover(self, report: facts.Failover) -> None:
+        families = self.families
+        took = phase_seconds(report.marks)
+        for phase in PHASES:
+            if phase in took:
+                families.failover_phase.labels(report.group, phase).observe(took[phase])
+                families.last_failover_phase.labels(report.group, phase).set(took[phase])
+            else:  # the last move had none
+                families.last_failover_phase.remove(report.group, phase)
