@@ -1,4 +1,4 @@
-"""The command `tunnelswitch-lab`: up, status, run, down.
+"""The command `tunnelswitch-lab`: demo, up, status, run, down.
 
 It parses and prints. A user's mistake is one line with the remedy on standard error and exit status 2.
 """
@@ -71,16 +71,37 @@ def status(
 
 
 @app.command()
-def down(name: Name = "lab") -> None:
+def down(
+    name: Name = "lab",
+    everything: Annotated[bool, typer.Option("--all", help="every lab on this machine")] = False,
+) -> None:
     """Remove a lab, also a half-built or abandoned one."""
     check_root()
-    layout = usable_layout(name)
-    if not teardown.leftovers(layout):
-        print(f"there is no lab {name!r}: nothing to do")
-        return
-    with locked(layout):
-        _finish(teardown.demolish(layout))
-    print(f"lab {name!r} is gone")
+    found = teardown.labs() if everything else [name]
+    for one in found:
+        layout = usable_layout(one)
+        if not teardown.leftovers(layout):
+            print(f"there is no lab {one!r}: nothing to do")
+            continue
+        with locked(layout):
+            _finish(teardown.demolish(layout))
+        print(f"lab {one!r} is gone")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/demo"),
+    detect: Detect = "10x3",
+    name: Name = "demo",
+) -> None:
+    """The main job: lose a site, then crash a service, and show what a client on the phone saw."""
+    interval_seconds, multiplier = parse_detect(detect)
+    check_machine()
+    usable_layout(name)
+    from tunnelswitch_lab.demo import run_demo
+
+    lab = LabOptions(name, interval_seconds, multiplier, DEFAULT_REALTIME_PRIORITY)
+    _finish(run_demo(RunOptions(lab, "", out)))
 
 
 @app.command("run")

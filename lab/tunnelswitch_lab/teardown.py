@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 
 from tunnelswitch_lab import netns, procs
-from tunnelswitch_lab.layout import Layout, Site
+from tunnelswitch_lab.layout import RUN_ROOT, Layout, Site
 from tunnelswitch_lab.options import LabError
 from tunnelswitch_lab.state import State, erase
 
+_NAMESPACE = re.compile(r"tsw-([a-z][a-z0-9]*)-")
 _EXIT_SECONDS = 2.0
 _KILL_SECONDS = 5.0
 _ROUNDS = 3
@@ -21,6 +23,13 @@ _ROUNDS = 3
 def leftovers(layout: Layout) -> bool:
     """Whether anything of this lab exists on the machine."""
     return layout.directory.exists() or bool(netns.existing(layout.prefix))
+
+
+def labs() -> list[str]:
+    """Names of all labs of which something is on this machine."""
+    found = {path.name for path in RUN_ROOT.glob("*") if path.is_dir()}
+    found |= {match[1] for namespace in netns.existing("tsw-") if (match := _NAMESPACE.match(namespace))}
+    return sorted(found)
 
 
 async def demolish(layout: Layout) -> None:

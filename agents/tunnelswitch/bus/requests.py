@@ -90,5 +90,5 @@ class Requests:
 
 
 def passes(error: APIError) -> bool:
-    """Will waiting help? Another write came between, or there is no leader, or no node for a replica, for the moment."""
+    """Will waiting help? Another write came between, or for the moment there is no leader, or no node for a replica."""
     return error.err_code in (WRONG_LAST_SEQUENCE, IN_PROCESS, NO_PEERS) or error.code == 503

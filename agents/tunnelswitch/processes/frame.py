@@ -31,6 +31,7 @@ from tunnelswitch.processes.pump import Machine, Pump
 from tunnelswitch.telemetry.http import TelemetryServer
 from tunnelswitch.telemetry.metrics import Metrics
 
+OVSDB_CONNECT_SECONDS = 1.0
 OVSDB_RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 3.0
 
@@ -114,7 +115,13 @@ class Frame:
         tls = self.here.tls
         ssl = SslFiles(tls.private_key, tls.certificate, tls.ca) if tls else None
         self.missing["ovsdb"] = f"{self.here.ovsdb} has not answered yet"
-        return Database(self.here.ovsdb, tables=MONITORED, ssl=ssl, liveness_interval_seconds=0.5)
+        return Database(
+            self.here.ovsdb,
+            tables=MONITORED,
+            ssl=ssl,
+            connect_deadline_seconds=OVSDB_CONNECT_SECONDS,
+            liveness_interval_seconds=0.5,
+        )
 
     # ------------------------------------------------------------------ running
 

@@ -1,0 +1,111 @@
+"""A process whose surroundings are not there: it says so in one line, stays alive, is not ready, and ends politely."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[2] / "deploy" / "example.toml"
+PROGRAM = Path(sys.executable).with_name("tunnelswitch")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> tuple[Path, int]:
+    """The example, on loopback, with nothing behind any of its addresses; and the port of the first agent's metrics."""
+    text = EXAMPLE.read_text()
+    port = free_port()
+    nats = free_port()
+    for number in (1, 2, 3):
+        text = text.replace(f"nats://10.9.0.{number}:4222", f"nats://127.0.0.1:{nats}")
+    text = text.replace('"10.9.0.1:9101"', f'"127.0.0.1:{port}"').replace('"10.9.0.3:9102"', f'"127.0.0.1:{port}"')
+    text = text.replace("/run/openvswitch", str(tmp_path)).replace("/run/pbx", str(tmp_path))
+    path = tmp_path / "deployment.toml"
+    path.write_text(text)
+    return path, port
+
+
+@pytest.fixture
+def start(deployment: tuple[Path, int], tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(*arguments: str) -> subprocess.Popen[bytes]:
+        with (tmp_path / "log").open("wb") as log:
+            command = [PROGRAM, *arguments, "--config", deployment[0]]
+            started.append(subprocess.Popen(command, stdout=log, stderr=log))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def health(port: int) -> tuple[int, dict[str, object]]:
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError("no answer from /healthz")
+
+
+@pytest.mark.parametrize("arguments", [("agent", "--site", "primary"), ("switcher", "--site", "gateway")])
+def test_without_nats_and_ovsdb_a_process_waits_and_says_what_is_missing(
+    deployment: tuple[Path, int],
+    start: Callable[..., subprocess.Popen[bytes]],
+    arguments: tuple[str, ...],
+    tmp_path: Path,
+) -> None:
+    if arguments[0] == "switcher":
+        text = (
+            deployment[0]
+            .read_text()
+            .replace(f'agent_metrics = "127.0.0.1:{deployment[1]}"', 'agent_metrics = "127.0.0.1:1"')
+        )
+        deployment[0].write_text(text)
+    process = start(*arguments)
+    status, answer = health(deployment[1])
+    time.sleep(4.0)
+    assert process.poll() is None
+    assert status == 503
+    reasons = " ".join(map(str, answer["reasons"]))  # type: ignore[call-overload]
+    assert "NATS" in reasons
+    assert "db.sock" in reasons
+    process.terminate()
+    assert process.wait(timeout=10) == 0
+    log = (tmp_path / "log").read_text()
+    assert "Traceback" not in log
+    complaints = [json.loads(line) for line in log.splitlines() if '"level": "error"' in line]
+    said = [line["event"].split(",")[0] for line in complaints]
+    assert set(said) == {"OVSDB does not answer", "no NATS server answers"}
+    assert len(said) <= 3, "once per connection, not once per attempt"
+    assert all(line["remedy"] for line in complaints)
+
+
+def test_init_without_nats_is_one_line(
+    deployment: tuple[Path, int], start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    process = start("init")
+    assert process.wait(timeout=60) == 1
+    lines = [line for line in (tmp_path / "log").read_text().splitlines() if line.startswith("tunnelswitch: ")]
+    assert len(lines) == 1
+    assert "NATS" in lines[0]
