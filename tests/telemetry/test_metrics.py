@@ -189,8 +189,11 @@ def test_phases_of_a_move() -> None:
     assert value(made, "failover_phase_seconds_count", group="voip", phase="conclude") == 1
 
 
-def test_a_gateway_counts_from_zero() -> None:
-    agent, switcher = metrics("gateway", "agent"), metrics()
+def test_every_process_counts_what_it_can_from_zero() -> None:
+    agent, switcher, server = metrics("gateway", "agent"), metrics(), metrics("primary", "agent")
+    names = ("promote_seconds_count", "checkpoint_pause_seconds_count", "run_exits_total")
+    assert [value(server, name, service="pbx") for name in names] == [0, 0, 0]
+    assert value(server, "switch_seconds_count", group="voip") == 0, "its gate"
     names = ("downtime_seconds_count", "lost_packets_total")
     assert [value(agent, name, service="pbx") for name in names] == [0, 0]
     assert [value(switcher, name, service="pbx") for name in names] == [None, None], "it sees no packets"

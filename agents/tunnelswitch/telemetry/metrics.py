@@ -7,17 +7,17 @@ and reads no clock of its own except at a scrape.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
 
 from prometheus_client import generate_latest
 
 from tunnelswitch.config import Deployment
 from tunnelswitch.core import actions, events, facts
-from tunnelswitch.core.facts import GroupRecord, Reason
-from tunnelswitch.core.topology import Group, Tunnel, tunnel_ends
+from tunnelswitch.core.facts import GroupRecord
+from tunnelswitch.core.topology import Tunnel, tunnel_ends
 from tunnelswitch.telemetry.ages import PULLED, Ages
-from tunnelswitch.telemetry.families import BAD_MESSAGE_KINDS, DRIVER_PROBLEM_KINDS, Families
+from tunnelswitch.telemetry.families import Families
+from tunnelswitch.telemetry.initial import initialise
 from tunnelswitch.telemetry.phases import PHASES, phase_seconds
 from tunnelswitch.telemetry.spoken import Spoken
 
@@ -43,7 +43,11 @@ class Metrics:
         self._records: dict[str, GroupRecord] = {}
         self._commits: dict[str, float] = {}
         self._sites = tuple(deployment.sites)
-        self._ends: dict[str, Tunnel] = {}
+        self._ends = {
+            end.interface: end
+            for group in deployment.groups_at(site)
+            for end in tunnel_ends(group, site, deployment.addresses())
+        }
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             facts.Heartbeat: self._heartbeat,
             facts.Epoch: lambda event, now: self._record(event.record),
@@ -70,44 +74,7 @@ class Metrics:
             actions.Publish: self._published,
             actions.CommitRecord: self._committing,
         }
-        self._initialise(deployment)
-
-    def _initialise(self, deployment: Deployment) -> None:
-        """Series that exist from the start: a rate over one that appears with its first event misses it."""
-        families = self.families
-        families.build_info.labels(version("tunnelswitch"), self.site, self.process).set(1)
-        for kind in BAD_MESSAGE_KINDS:
-            families.bad_messages.labels(kind)
-        for kind in DRIVER_PROBLEM_KINDS:
-            families.driver_problems.labels(kind)
-        for group in deployment.groups_at(self.site):
-            for reason in Reason:
-                families.switches.labels(group.name, reason.value)
-            families.refusals.labels(group.name)
-            families.alarms.labels(group.name)
-            for result in ("committed", "refused", "unknown"):
-                families.commits.labels(group.name, result)
-            for kind in ("conflict", "failed"):
-                families.switch_failures.labels(group.name, kind)
-            if self.site in group.gateways:
-                self._initialise_gateway(group)
-            if self.site in group.servers:
-                for service in group.services:
-                    families.promotion_failures.labels(service.name)
-                    families.fence_failures.labels(service.name)
-                    families.run_exits.labels(service.name)
-            for end in tunnel_ends(group, self.site, deployment.addresses()):
-                self._ends[end.interface] = end
-
-    def _initialise_gateway(self, group: Group) -> None:
-        """What only one of a gateway's two processes counts: the agent sees the packets, the switcher the moves."""
-        if self.process == "switcher":
-            for phase in PHASES:
-                self.families.failover_phase.labels(group.name, phase)
-            return
-        for service in group.services:
-            self.families.downtime.labels(service.name)
-            self.families.lost_packets.labels(service.name)
+        initialise(self.families, deployment, site, process)
 
     # ------------------------------------------------------------------ in
 
