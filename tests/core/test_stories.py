@@ -46,6 +46,24 @@ def test_service_crash_is_a_proof_and_needs_no_silence(world: World) -> None:
     assert never_two(world)
 
 
+def test_a_false_alarm_on_the_path_to_the_standby_does_not_hold_up_a_proof(world: World) -> None:
+    world.tell("gateway", events.PathChanged("secondary", Path.DOWN))
+    world.run(0.1)
+    crashed_at = world.now
+    world.crash_service("primary")
+    world.run(1.0)
+    assert world.answering_copies() == {"secondary"}
+    assert world.downtime(crashed_at) < 0.03
+
+
+def test_a_live_active_is_not_left_for_a_path_that_is_down(world: World) -> None:
+    world.tell("gateway", events.PathChanged("secondary", Path.DOWN))
+    world.tell("switcher", facts.MoveRequest("voip", world.record.stamp, "secondary", "alice"))
+    world.run(1.0)
+    assert world.answering_copies() == {"primary"}
+    assert "path from gateway to secondary is not up" in reasons(world, "refuse")
+
+
 def test_end_of_an_earlier_run_moves_nothing(world: World) -> None:
     world.tell("primary", events.RunExited("pbx", "run-of-yesterday"))
     world.run(2.0)

@@ -182,7 +182,7 @@ class GroupDecider:
             return
         self._protection = None
         target = self.group.other(record.active)
-        missing = [*self.evidence.promotable(record, target, now), *self._policy_against(verdict, now)]
+        missing = [*self.evidence.promotable(record, target, verdict, now), *self._policy_against(verdict, now)]
         if missing:
             self._say(now, "refuse", f"{verdict.reason}: {'; '.join(missing)}", verdict.evidence)
             # A site that closed itself for nobody's sake gets its service back.

@@ -108,7 +108,7 @@ class Evidence:
         seen = next((o for o in beat.observations if o.subject == site), None) if beat else None
         return seen.path if seen else Path.UNKNOWN
 
-    def promotable(self, record: GroupRecord, target: str, now: float) -> tuple[str, ...]:
+    def promotable(self, record: GroupRecord, target: str, verdict: Verdict, now: float) -> tuple[str, ...]:
         """What is missing for `target` to take over; empty if nothing is (PROTOCOL R6)."""
         missing = []
         if not record.in_sync:
@@ -117,9 +117,10 @@ class Evidence:
         if beat is None:
             missing.append(f"no fresh heartbeat from {target}")
             return tuple(missing)
-        # Right after a flap the path is unknown; the heartbeat that just came is then word enough.
-        if self.path_to(target, now) is Path.DOWN:
-            missing.append(f"path from {self.gateway} to {target} is down")
+        # A live active is not left for a path that is not up. A dead one is: BFD takes up to a second to come back from a
+        # false alarm, and the heartbeat that just came took the same underlay.
+        if verdict.consent_needed and self.path_to(target, now) is not Path.UP:
+            missing.append(f"path from {self.gateway} to {target} is not up")
         for service in self.group.services:
             status = self.statuses(target, now).get(service.name)
             if status is None or not status.run:
