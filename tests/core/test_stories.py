@@ -58,9 +58,11 @@ def test_a_false_alarm_on_the_path_to_the_standby_does_not_hold_up_a_proof(world
 
 def test_a_live_active_is_not_left_for_a_path_that_is_down(world: World) -> None:
     world.tell("gateway", events.PathChanged("secondary", Path.DOWN))
+    world.run(0.1)
     world.tell("switcher", facts.MoveRequest("voip", world.record.stamp, "secondary", "alice"))
+    world.tell("gateway", events.PathChanged("secondary", Path.UP))
     world.run(1.0)
-    assert world.answering_copies() == {"primary"}
+    assert world.answering_copies() == {"primary"}, "a refused wish is not carried out later"
     assert "path from gateway to secondary is not up" in reasons(world, "refuse")
 
 

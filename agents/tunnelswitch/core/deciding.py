@@ -185,6 +185,7 @@ class GroupDecider:
         missing = [*self.evidence.promotable(record, target, verdict, now), *self._policy_against(verdict, now)]
         if missing:
             self._say(now, "refuse", f"{verdict.reason}: {'; '.join(missing)}", verdict.evidence)
+            self.evidence.wish = None  # a wish refused is not carried out when nobody expects it any more
             # A site that closed itself for nobody's sake gets its service back.
             self._rearm_fenced(record, now)
         elif verdict.consent_needed:

@@ -117,8 +117,8 @@ class Evidence:
         if beat is None:
             missing.append(f"no fresh heartbeat from {target}")
             return tuple(missing)
-        # A live active is not left for a path that is not up. A dead one is: BFD takes up to a second to come back from a
-        # false alarm, and the heartbeat that just came took the same underlay.
+        # A live active is not left for a path that is not up. A dead one is: BFD takes up to a second to come back from
+        # a false alarm, and the heartbeat that just came took the same underlay.
         if verdict.consent_needed and self.path_to(target, now) is not Path.UP:
             missing.append(f"path from {self.gateway} to {target} is not up")
         for service in self.group.services:
