@@ -166,6 +166,9 @@ def test_voters_heard() -> None:
         assert (value(made, "voters", group="voip"), value(made, "voters_needed", group="voip")) == (3, 2)
     assert value(agent, "voters_heard", group="voip") == 2, "the agent itself is one"
     assert value(switcher, "voters_heard", group="voip") == 1, "it hears its site's agent like any other"
+    switcher.observe(facts.Epoch(replace(record(1), voters=("primary",))), now)
+    figures = [value(switcher, name, group="voip") for name in ("voters", "voters_needed", "voters_heard")]
+    assert figures == [1, 1, 1], "the record's voters decide, not the file's"
 
 
 def report(**marks: float) -> actions.Publish:
@@ -194,9 +197,9 @@ def test_every_process_counts_what_it_can_from_zero() -> None:
     names = ("promote_seconds_count", "checkpoint_pause_seconds_count", "run_exits_total")
     assert [value(server, name, service="pbx") for name in names] == [0, 0, 0]
     assert value(server, "switch_seconds_count", group="voip") == 0, "its gate"
-    names = ("downtime_seconds_count", "lost_packets_total")
-    assert [value(agent, name, service="pbx") for name in names] == [0, 0]
-    assert [value(switcher, name, service="pbx") for name in names] == [None, None], "it sees no packets"
+    names = ("downtime_seconds_count", "lost_packets_total", "clients_unanswered_seconds")
+    assert [value(agent, name, service="pbx") for name in names] == [0, 0, 0]
+    assert [value(switcher, name, service="pbx") for name in names] == [None] * 3, "it sees no packets"
     assert value(agent, "failover_phase_seconds_count", group="voip", phase="commit") is None, "it makes no moves"
 
 

@@ -28,10 +28,8 @@ def initialise(families: Families, deployment: Deployment, site: str, process: s
             _server(families, group)
         elif site in group.gateways and process == "switcher":
             _switcher(families, group)
-        elif site in group.gateways:
-            for service in group.services:
-                families.downtime.labels(service.name)
-                families.lost_packets.labels(service.name)
+        elif site in group.gateways and deployment.sites[site].client_port:
+            _watcher(families, group)
 
 
 def _group(families: Families, group: Group) -> None:
@@ -65,3 +63,10 @@ def _switcher(families: Families, group: Group) -> None:
     families.commit_seconds.labels(group.name)
     for phase in PHASES:
         families.failover_phase.labels(group.name, phase)
+
+
+def _watcher(families: Families, group: Group) -> None:
+    for service in group.services:
+        families.downtime.labels(service.name)
+        families.lost_packets.labels(service.name)
+        families.unanswered.labels(service.name)  # nobody says so as long as clients are answered

@@ -33,14 +33,15 @@ class Metrics:
         self.families = Families()
         self.ages = Ages()
         self.families.registry.register(self.ages)
+        self._records: dict[str, GroupRecord] = {}
         self.spoken = Spoken(
             site if process == "agent" else "",
             deployment.groups_at(site),
+            self._records,
             self.ages.heartbeats,
             deployment.detection.window_seconds,
         )
         self.families.registry.register(self.spoken)
-        self._records: dict[str, GroupRecord] = {}
         self._commits: dict[str, float] = {}
         self._sites = tuple(deployment.sites)
         self._ends = {

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from tunnelswitch.core.facts import Heartbeat, Protection
+from tunnelswitch.core.facts import GroupRecord, Heartbeat, Protection
 from tunnelswitch.core.quorum import quorum
 from tunnelswitch.core.topology import Group
 from tunnelswitch.telemetry.families import NAMESPACE
@@ -26,17 +26,24 @@ class Spoken(Collector):
 
     Args:
         speaker: the site if this process sends its heartbeats, else empty.
+        records: by group, those in force; their voters count, not the file's.
         groups: those in which the site has a part.
         heartbeats: when each site was last heard, by CLOCK_MONOTONIC.
         window_seconds: after what silence detection takes a site for gone.
     """
 
     def __init__(
-        self, speaker: str, groups: tuple[Group, ...], heartbeats: Mapping[str, float], window_seconds: float
+        self,
+        speaker: str,
+        groups: tuple[Group, ...],
+        records: Mapping[str, GroupRecord],
+        heartbeats: Mapping[str, float],
+        window_seconds: float,
     ) -> None:
         self.last: Heartbeat | None = None
         self._speaker = speaker
         self._groups = groups
+        self._records = records
         self._heartbeats = heartbeats
         self._heard_seconds = max(HEARD_SECONDS_MIN, window_seconds)
 
@@ -64,13 +71,15 @@ class Spoken(Collector):
         return (state, role, gate, fenced)
 
     def _voters(self, groups: tuple[Group, ...], now: float) -> tuple[Metric, ...]:
-        voters = _gauge("voters", "Configured voters of the group", "group")
+        voters = _gauge("voters", "Voters of the group", "group")
         needed = _gauge("voters_needed", "How many voters a verdict on silence takes", "group")
         heard = _gauge("voters_heard", "Voters whose heartbeats come in here, this site's own included", "group")
         for group in groups:
-            voters.add_metric([group.name], len(group.voters))
-            needed.add_metric([group.name], quorum(len(group.voters)))
-            heard.add_metric([group.name], sum(self._hears(voter, now) for voter in group.voters))
+            record = self._records.get(group.name)
+            names = record.voters if record else group.voters
+            voters.add_metric([group.name], len(names))
+            needed.add_metric([group.name], quorum(len(names)))
+            heard.add_metric([group.name], sum(self._hears(voter, now) for voter in names))
         return (voters, needed, heard)
 
     def _hears(self, voter: str, now: float) -> bool:
