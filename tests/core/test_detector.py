@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tunnelswitch.core.detector import GRACE_SECONDS_MIN, HOLD_WINDOWS, Detector
+from tunnelswitch.core.detector import DOUBT_SECONDS, DOUBT_WINDOWS, GRACE_SECONDS_MIN, HOLD_WINDOWS, Detector
 from tunnelswitch.core.facts import Bus, Path
 
 WINDOW = 0.03
@@ -73,6 +73,23 @@ def test_a_flapping_path_starts_its_hold_again(detector: Detector) -> None:
         detector.path("a", Path.UP, 2.02 + n * 0.05)
         detector.expire(2.04 + n * 0.05)
         assert not detector.reachable("a")
+
+
+def test_a_path_that_was_wrong_before_needs_a_longer_silence_to_be_believed(detector: Detector) -> None:
+    detector.path("a", Path.DOWN, 2.0)
+    detector.heard("a", 2.0 + 2 * WINDOW)
+    detector.expire(2.0 + 4 * WINDOW)
+    assert detector.down_since("a") is None
+    detector.expire(2.0 + (2 + DOUBT_WINDOWS) * WINDOW)
+    assert detector.down_since("a") is not None
+    detector.heard("a", 3.0)
+    detector.path("a", Path.UP, 3.0)
+    detector.expire(4.0)
+    after = 3.0 + DOUBT_SECONDS
+    detector.path("a", Path.DOWN, after)
+    detector.heard("a", after)
+    detector.expire(after + WINDOW)
+    assert detector.down_since("a") == pytest.approx(after + WINDOW), "forgiven after a while"
 
 
 def test_a_process_that_ran_late_starts_its_windows_again_and_abstains(detector: Detector) -> None:

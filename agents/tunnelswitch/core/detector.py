@@ -3,6 +3,8 @@
 A site is silent when no fresh heartbeat came for one window (interval x multiplier). A process that itself ran late
 cannot tell silence from its own sleep: it throws its windows away, starts them again and says so. A path that came back
 is unknown for a while before it counts as up: a flapping link is neither healthy nor evidence against the other side.
+A site whose heartbeats kept coming while its path was said to be down has shown that the path's word is worth little
+here (a switch short of processor time): for a while it takes a longer silence to believe both.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from tunnelswitch.core.facts import Bus, Observation, Path
 GRACE_WINDOWS = 20
 GRACE_SECONDS_MIN = 2.0
 HOLD_WINDOWS = 3
+DOUBT_SECONDS = 10.0
+DOUBT_WINDOWS = 4
 # Lateness above this part of the window makes the window worthless.
 LATE_FRACTION = 0.5
 
@@ -28,6 +32,7 @@ class _Peer:
     bus_since: float
     silent_at: float
     hold_until: float | None = None
+    doubt_until: float = float("-inf")
     was_up: bool = False
     down_at: float | None = None
 
@@ -53,7 +58,9 @@ class Detector:
         peer = self._peers.get(site)
         if peer is None:
             return False
-        peer.silent_at = now + self.window_seconds
+        if peer.path is Path.DOWN and now - peer.path_since > self.window_seconds:
+            peer.doubt_until = now + DOUBT_SECONDS
+        peer.silent_at = now + self.window_seconds * (DOUBT_WINDOWS if now < peer.doubt_until else 1)
         if peer.bus is Bus.ALIVE:
             return False
         peer.bus, peer.bus_since = Bus.ALIVE, now

@@ -28,6 +28,9 @@ from tunnelswitch.core.topology import Group
 
 # A voter's word outlives one lost heartbeat, not more.
 BALLOT_WINDOWS = 2
+# BFD that lost a session sends one packet a second until it is back (RFC 5880, 6.8.3): a path down for less than this
+# may be a false alarm, and is no reason to leave an active that lives.
+PATH_DOWN_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,7 @@ class Evidence:
             return None
         why = []
         path = next((o for o in beat.observations if o.subject == record.active), None)
-        if path and path.path is Path.DOWN and path.path_seconds >= self.timing.unanswered_seconds:
+        if path and path.path is Path.DOWN and path.path_seconds >= PATH_DOWN_SECONDS:
             why.append(f"{self.gateway} sees the path to {record.active} down")
         names = {service.name for service in self.group.services}
         why += [

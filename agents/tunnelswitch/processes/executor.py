@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
+from dataclasses import fields
 from typing import Any
 
 import structlog
 
-from tunnelswitch.core import actions, events
+from tunnelswitch.core import actions, events, facts
 from tunnelswitch.core.actions import Action
+from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.errors import CommitRefusedError, EpochStoreError, TunnelswitchError
 from tunnelswitch.ports import Bus, DataPlane, Emit, Epochs, ServiceDriver
 
@@ -22,6 +24,25 @@ FLUSH_DEADLINE_SECONDS = 0.005
 RUNNING_MAX = 512
 
 _log = structlog.get_logger("tunnelswitch.executor")
+
+
+# What an operator wants to find in this process' own log too.
+TOLD = (facts.Decision, facts.Proof, facts.Handover, facts.Serving, facts.PromoteFailed, facts.Failover)
+BAD = (events.SwitchConflict, events.SwitchFailed, events.PromotionFailed, events.FenceFailed, facts.PromoteFailed)
+
+
+def _tell(thing: object) -> None:
+    told = {field.name: _plain(getattr(thing, field.name)) for field in fields(thing)}  # type: ignore[arg-type]
+    if isinstance(thing, events.SwitchApplied):
+        for name in ("committed_at", "applied_at"):
+            told[name.replace("_at", "_after_ms")] = round((told.pop(name) - thing.submitted_at) * 1000, 1)
+        del told["submitted_at"]
+    alarm = isinstance(thing, facts.Decision) and thing.action == "alarm"
+    (_log.warning if alarm or isinstance(thing, BAD) else _log.info)(type(thing).__name__, **told)
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Stamp) else sorted(value) if isinstance(value, frozenset) else value
 
 
 class Executor:
@@ -65,6 +86,8 @@ class Executor:
                 self._start(action)
                 continue
             self._bus.publish(action.message)
+            if isinstance(action.message, TOLD):
+                _tell(action.message)
             rest = batch[index + 1 :]
             if action.flush and any(not isinstance(later, actions.Publish) for later in rest):
                 self._spawn(self._after_flush(rest))
@@ -128,16 +151,20 @@ class Executor:
         if self._data_plane is None:
             self._post(events.SwitchFailed(action.group, "this process has no data plane"))
             return
-        self._post(await self._data_plane.apply(action))
+        result = await self._data_plane.apply(action)
+        self._post(result)
+        _tell(result)
 
     async def _drive(self, action: actions.Promote | actions.Fence) -> None:
         driver = self._drivers.get(action.service)
         if isinstance(action, actions.Promote):
             missing = events.PromotionFailed(action.service, "no driver for it on this site")
-            self._post(await driver.promote(action) if driver else missing)
+            result: object = await driver.promote(action) if driver else missing
         else:
             absent = events.FenceFailed(action.service, "no driver for it on this site")
-            self._post(await driver.fence(action) if driver else absent)
+            result = await driver.fence(action) if driver else absent
+        self._post(result)
+        _tell(result)
 
     async def _pin(self, action: actions.PinLeader) -> None:
         try:
