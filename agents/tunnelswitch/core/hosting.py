@@ -2,8 +2,8 @@
 
 Narrowing (closing the gate) follows any higher stamp at once. Widening (opening it) needs a leader-confirmed read of
 the record and a certificate that the old active reaches nobody; a single gateway's own switch stands for both. Resuming
-the service behind a closed gate is free and starts at once, beside everything else. A gate that this site closed under a
-stamp stays closed under that stamp, also after a restart: OVSDB remembers (stamp stored, no tunnel end).
+the service behind a closed gate is free and starts at once, beside everything else. A gate that this site closed under
+a stamp stays closed under that stamp, also after a restart: OVSDB remembers (stamp stored, no tunnel end).
 """
 
 from __future__ import annotations
