@@ -213,6 +213,8 @@ class GroupDecider:
         statuses = self.evidence.statuses(record.previous, now)
         if not runs or any(status.role != "active" for status in statuses.values()):
             return False
+        if any(status.role == "active" for status in self.evidence.statuses(record.active, now).values()):
+            return False  # it came up after all, and may have been exposed since
         verdict = Verdict(Reason.PROMOTE_FAILED, (f"{failed.site}: {failed.error}",))
         self._go(record, record.previous, runs, verdict, now)
         return True
@@ -319,11 +321,10 @@ class GroupDecider:
             self._moved_at = now
         if self._move is not None:
             self._move.mark(record.stamp, committed=now)
-        # The standby hears first, then this gateway switches; the leader's place can wait.
+        # The standby hears first, then this gateway switches; the leader's place can wait for the next reconciliation.
         self._actions.append(Publish(Epoch(record), flush=True))
         self._enforce(record, revision, now)
         self._apply(record, now)
-        self._actions.append(PinLeader((record.active,)))
 
     def _enforce(self, record: GroupRecord, revision: int | None, now: float) -> None:
         self.kept.enforce(record, revision, now)

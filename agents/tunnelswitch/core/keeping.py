@@ -58,7 +58,9 @@ class RecordKeeper:
         self.record, self.revision = record, revision
         self._in_force_at = now
         self.missing = False
-        self._read_wanted = self._read_wanted or revision is None
+        ours = self._pending is not None and self._pending.record.stamp == record.stamp
+        if revision is None and not ours:  # the answer to our own commit brings the revision
+            self._read_wanted = True
 
     def commit(self, record: GroupRecord, now: float) -> CommitRecord:
         assert self.revision is not None
