@@ -33,6 +33,7 @@ from tunnelswitch.core.stamp import Stamp
 
 DRIVER_DEADLINE_SECONDS = 5.0
 PROMOTE_ATTEMPTS_MAX = 3
+PROMOTE_ROUND_SECONDS = 2.0
 REPEAT_SECONDS = 1.0
 ERROR_MAX = 500
 # X of PROTOCOL R6 (iii): rates of clocks, detection, delay and the time that a self-fence takes to execute.
@@ -137,15 +138,19 @@ class HostedGroup:
                 instance.seen = events.ServiceSeen(event.service, event.run, "active", seen.protection, False)
             case events.PromotionFailed():
                 instance.busy_until = 0.0
-                self._promotion_failed(instance, event)
+                self._promotion_failed(instance, event, now)
             case events.FenceDone() | events.FenceFailed():
                 instance.busy_until = now + (0.0 if isinstance(event, events.FenceDone) else REPEAT_SECONDS)
             case _:
                 pass
 
-    def _promotion_failed(self, instance: Instance, event: events.PromotionFailed) -> None:
+    def _promotion_failed(self, instance: Instance, event: events.PromotionFailed, now: float) -> None:
+        """After a round of attempts the switcher is told, so that it can give the old copy back; if it cannot, there is
+        another round a while later, because nobody else is left."""
         record = self.record
         if record and record.active == self.site and instance.promote_attempts >= PROMOTE_ATTEMPTS_MAX:
+            instance.promote_attempts = 0
+            instance.busy_until = now + PROMOTE_ROUND_SECONDS
             error = event.error[:ERROR_MAX]
             self._actions.append(Publish(PromoteFailed(self.site, self.group.name, record.stamp, error)))
 
@@ -247,8 +252,6 @@ class HostedGroup:
     def _resume(self, instance: Instance, record: GroupRecord, now: float) -> None:
         seen = instance.seen
         if seen.role != "standby" or not seen.run or now < instance.busy_until:
-            return
-        if instance.promote_attempts >= PROMOTE_ATTEMPTS_MAX:
             return
         instance.promote_attempts += 1
         instance.busy_until = now + DRIVER_DEADLINE_SECONDS
