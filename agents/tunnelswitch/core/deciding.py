@@ -1,4 +1,4 @@
-"""One group at one switcher: conclude, commit, announce, apply (DESIGN 5.2 to 5.4, PROTOCOL R1, R6).
+"""One group at one switcher: conclude, commit, announce, apply (PROTOCOL R1, R5, R6).
 
 Nothing acts before the commit is acknowledged. A record below a stamp that the gateway's OVSDB already holds is an
 alarm: nothing is believed of it, and it is raised above that stamp with the active that the traffic really goes to.
@@ -143,7 +143,7 @@ class GroupDecider:
         if news is News.MISSING:
             self._say(now, "alarm", "no record in the epoch store: nothing is decided until `tunnelswitch init`")
         elif news is News.IN_FORCE:
-            self._in_force()
+            self._in_force(known, now)
         elif news is News.COMMITTED and answer.record is not None:
             self._committed(answer.record, answer.revision, now)
         elif news is News.WENT_BACK and answer.record is not None and known is not None:
@@ -180,14 +180,14 @@ class GroupDecider:
                 self._say(now, "alarm", half)
             self._keep_house(record, now)
             return
-        self._protection = None
         target = self.group.other(record.active)
         missing = [*self.evidence.promotable(record, target, verdict, now), *self._policy_against(verdict, now)]
         if missing:
             self._say(now, "refuse", f"{verdict.reason}: {'; '.join(missing)}", verdict.evidence)
             self.evidence.wish = None  # a wish refused is not carried out when nobody expects it any more
-            # A site that closed itself for nobody's sake gets its service back.
-            self._rearm_fenced(record, now)
+            # A site that closed itself for nobody's sake gets its service back, and a standby that is in sync again may
+            # be just what was missing.
+            self._keep_house(record, now)
         elif verdict.consent_needed:
             self._ask(record, target, verdict, now)
         else:
@@ -317,8 +317,9 @@ class GroupDecider:
 
     def _committed(self, record: GroupRecord, revision: int, now: float) -> None:
         self.kept.acknowledged()
-        if self.record is not None and record.active != self.record.active:
-            self._moved_at = now
+        if self.record is not None and record.stamp < self.record.stamp:
+            self.kept.want_read()  # somebody was quicker than the answer
+            return
         if self._move is not None:
             self._move.mark(record.stamp, committed=now)
         # The standby hears first, then this gateway switches; the leader's place can wait for the next reconciliation.
@@ -327,12 +328,15 @@ class GroupDecider:
         self._apply(record, now)
 
     def _enforce(self, record: GroupRecord, revision: int | None, now: float) -> None:
+        known = self.record
         self.kept.enforce(record, revision, now)
-        self._in_force()
+        self._in_force(known, now)
 
-    def _in_force(self) -> None:
+    def _in_force(self, before: GroupRecord | None, now: float) -> None:
         """Another record is in force: what was gathered under the old stamp is void."""
         assert self.record is not None
+        if before is not None and before.active != self.record.active:
+            self._moved_at = now  # whoever decided it
         self._below_mark = 0
         self._highest_epoch = max(self._highest_epoch, self.record.stamp.epoch)
         self._protection = None

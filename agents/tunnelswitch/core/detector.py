@@ -1,4 +1,4 @@
-"""What this site sees of the others: path by BFD, bus by heartbeats, and for how long (DESIGN 5.1).
+"""What this site sees of the others: path by BFD, bus by heartbeats, and for how long.
 
 A site is silent when no fresh heartbeat came for one window (interval x multiplier). A process that itself ran late
 cannot tell silence from its own sleep: it throws its windows away, starts them again and says so. A path that came back

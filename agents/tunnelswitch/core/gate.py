@@ -1,4 +1,4 @@
-"""Bringing one site's client tunnels to what a stamp asks for: guarded, retried, reconciled (DESIGN 5.4, 5.5).
+"""Bringing one site's client tunnels to what a stamp asks for: guarded, retried, reconciled (PROTOCOL, "The switch").
 
 Used by the switcher at its gateway and by the server agent for its own ends. The stamp stored in OVSDB is the guard:
 stored lower, switch and store ours; equal, repair; higher, we are fenced and nothing is sent. What OVSDB was last seen

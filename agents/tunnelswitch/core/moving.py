@@ -1,4 +1,4 @@
-"""The marks of one move, from the first sign to the first service: what the report of a failover says (DESIGN 5.6)."""
+"""The marks of one move, from the first sign to the first service: what the report of a failover says."""
 
 from __future__ import annotations
 
