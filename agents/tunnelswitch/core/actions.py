@@ -1,4 +1,4 @@
-"""What comes out of the machines. Their order in the tuple is the order of sending (docs/protocol.md, R6): tell the standby
+"""What comes out of the machines. Their order in the tuple is the order of sending (PROTOCOL R6): tell the standby
 first, then work at home; everything after that runs in parallel, each with its own deadline."""
 
 from __future__ import annotations
