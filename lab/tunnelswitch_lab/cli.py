@@ -17,11 +17,13 @@ import typer
 
 from tunnelswitch_lab import faults, teardown
 from tunnelswitch_lab.options import (
+    CHECKPOINT_INTERVALS_MS,
     DEFAULT_REALTIME_PRIORITY,
     WORKLOADS,
     LabError,
     LabOptions,
     RunOptions,
+    check_workload,
     parse_detect,
 )
 from tunnelswitch_lab.state import State, locked
@@ -39,7 +41,11 @@ app = typer.Typer(
 
 Name = Annotated[str, typer.Option(help="which lab; several may live at once")]
 Detect = Annotated[str, typer.Option(help="heartbeat and BFD interval in milliseconds x multiplier")]
-Interval = Annotated[float, typer.Option(min=1.0, help="milliseconds from checkpoint to checkpoint of the service")]
+Workload = Annotated[str, typer.Option(help="what is protected: " + ", ".join(WORKLOADS))]
+Interval = Annotated[
+    float | None,
+    typer.Option(min=1.0, help="milliseconds from checkpoint to checkpoint; by default 25 for a process, 100 for a vm"),
+]
 
 
 @app.command()
@@ -47,12 +53,14 @@ def up(
     name: Name = "lab",
     detect: Detect = "20x3",
     realtime: Annotated[int, typer.Option(min=0, max=99, help="SCHED_FIFO priority of the agents; 0: none")] = 0,
-    checkpoint_interval: Interval = 25.0,
+    workload: Workload = "process",
+    checkpoint_interval: Interval = None,
     agents: Annotated[bool, typer.Option("--agents/--no-agents", help="also start the service and the agents")] = True,
 ) -> None:
     """Build a lab and leave it up."""
     interval_seconds, multiplier = parse_detect(detect)
-    _finish(_up(LabOptions(name, interval_seconds, multiplier, realtime), checkpoint_interval, agents))
+    options = LabOptions(name, interval_seconds, multiplier, realtime, *_protected(workload, checkpoint_interval))
+    _finish(_up(options, agents))
 
 
 @app.command()
@@ -108,16 +116,15 @@ def demo(
 def run_series(
     fault: Annotated[str, typer.Option(help=f"one of {', '.join(faults.FAULTS)}")],
     out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)],
-    workload: Annotated[str, typer.Option(help="what is protected: " + ", ".join(WORKLOADS))] = "process",
-    checkpoint_interval: Interval = 25.0,
+    workload: Workload = "process",
+    checkpoint_interval: Interval = None,
     detect: Detect = "20x3",
     runs: Annotated[int, typer.Option(min=1, max=1000, help="how many times")] = 1,
     name: Name = "lab",
     realtime: Annotated[bool, typer.Option("--realtime/--no-realtime", help="SCHED_FIFO for agents and probe")] = True,
 ) -> None:
     """Inject a fault, measure what the clients saw, and write it all down."""
-    if workload not in WORKLOADS:
-        raise LabError(f"--workload {workload!r} is not known: {', '.join(WORKLOADS)}")
+    protected = _protected(workload, checkpoint_interval)
     try:
         faults.find(fault)
     except ValueError as error:
@@ -125,10 +132,10 @@ def run_series(
     interval_seconds, multiplier = parse_detect(detect)
     check_machine()
     usable_layout(name)
-    lab = LabOptions(name, interval_seconds, multiplier, DEFAULT_REALTIME_PRIORITY if realtime else 0)
+    lab = LabOptions(name, interval_seconds, multiplier, DEFAULT_REALTIME_PRIORITY if realtime else 0, *protected)
     from tunnelswitch_lab.experiment import run_experiment  # measuring needs much that up and down do not
 
-    _finish(run_experiment(RunOptions(lab, fault, out, workload, runs, checkpoint_interval)))
+    _finish(run_experiment(RunOptions(lab, fault, out, runs)))
 
 
 def run() -> None:
@@ -142,12 +149,18 @@ def run() -> None:
         raise SystemExit(_USAGE_STATUS) from None
 
 
-async def _up(options: LabOptions, checkpoint_interval_ms: float, with_agents: bool) -> None:
+def _protected(workload: str, checkpoint_interval_ms: float | None) -> tuple[str, float]:
+    """What is protected, and how often it is checkpointed. Raises LabError for a workload that there is not."""
+    known = check_workload(workload)
+    return known, checkpoint_interval_ms or CHECKPOINT_INTERVALS_MS[known]
+
+
+async def _up(options: LabOptions, with_agents: bool) -> None:
     bed = await Testbed.up(options, lambda step: print(f"{step} ...", flush=True))
     try:
         if with_agents:
             print("service and agents ...", flush=True)
-            await bed.start_service(checkpoint_interval_ms)
+            await bed.start_service()
             await bed.start_agents()
     except BaseException:
         await bed.down()

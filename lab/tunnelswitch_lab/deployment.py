@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from tunnelswitch_lab import layout as names
+from tunnelswitch_lab.guest.machine import MUTE
 from tunnelswitch_lab.layout import Layout, Site
 from tunnelswitch_lab.options import LabOptions
 
@@ -38,7 +39,7 @@ def render(layout: Layout, options: LabOptions) -> str:
             services=[SERVICE],
         ),
         _table(f"groups.{GROUP}.policy", automatic=True, failback="manual", hysteresis_seconds=5.0),
-        *_service(layout),
+        *_service(layout, options),
         _table(
             "detection",
             interval_seconds=options.interval_seconds,
@@ -68,18 +69,25 @@ def _site(site: Site) -> str:
     return _table(f"sites.{site.name}", **keys)
 
 
-def _service(layout: Layout) -> list[str]:
-    directory = str(layout.service_directory / "{site}")
+def _service(layout: Layout, options: LabOptions) -> list[str]:
+    driver, tables = ("colo", _colo(layout, options)) if options.workload == "vm" else ("exec", _exec(layout))
     return [
         _table(
             f"services.{SERVICE}",
-            driver="exec",
+            driver=driver,
             bridge="br-svc",
             t2_key=names.T2_KEY,
             t3_key=names.T3_KEY,
             address=names.SERVICE_ADDRESS,
             buffering="none",
         ),
+        *tables,
+    ]
+
+
+def _exec(layout: Layout) -> list[str]:
+    directory = str(layout.service_directory / "{site}")
+    return [
         _table(
             f"services.{SERVICE}.exec",
             promote=[str(HOOKS / "promote"), directory],
@@ -88,6 +96,27 @@ def _service(layout: Layout) -> list[str]:
             health=[],
             timeout_seconds=HOOK_TIMEOUT_SECONDS,
             notify_socket=str(layout.notify_socket("{site}")),
+        ),
+    ]
+
+
+def _colo(layout: Layout, options: LabOptions) -> list[str]:
+    table = f"services.{SERVICE}.colo"
+    return [
+        _table(
+            table,
+            qmp_socket=str(layout.qmp_socket("{site}")),
+            checkpoint_interval_ms=round(options.checkpoint_interval_ms),
+            mute_object=MUTE,
+            quickack=True,
+        ),
+        *(
+            _table(
+                f"{table}.sites.{server.name}",
+                migration_address=f"{server.migration_address}:{names.MIGRATION_PORT}",
+                device="br-t1",
+            )
+            for server in layout.servers
         ),
     ]
 

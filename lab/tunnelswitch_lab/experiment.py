@@ -117,7 +117,7 @@ def _under(head: str, progress: Progress) -> Progress:
 async def _start(bed: Testbed, options: RunOptions, *, fresh: bool) -> None:
     if not fresh:
         await bed.reset()
-    await bed.start_service(options.checkpoint_interval_ms)
+    await bed.start_service(options.lab.checkpoint_interval_ms, options.lab.workload)
     await bed.start_agents(options.lab)
 
 
@@ -156,7 +156,7 @@ async def _run(bed: Testbed, fault: Fault, options: RunOptions, number: int, pro
         gateway_tunnels=tunnels,
         interval_seconds=options.lab.interval_seconds,
         multiplier=options.lab.multiplier,
-        checkpoint_interval_ms=options.checkpoint_interval_ms,
+        checkpoint_interval_ms=options.lab.checkpoint_interval_ms,
         realtime_priority=options.lab.realtime_priority,
         agents=loads,
     ).save(directory)

@@ -27,7 +27,7 @@ INNER_MTU = 1400  # fits in GRE with a key on the underlay, with room to spare
 T1_KEY, T2_KEY, T3_KEY = 1, 2, 3
 SERVICE_ADDRESS, SERVICE_MAC = "192.168.77.10", "02:00:4d:00:00:0a"
 CLIENT_ADDRESS, CLIENT_MAC = "192.168.77.1", "02:00:4d:00:00:01"
-RTP_PORT, PROBE_PORT, REPLICATION_PORT = 5004, 5006, 7000
+RTP_PORT, PROBE_PORT, REPLICATION_PORT, MIGRATION_PORT = 5004, 5006, 7000, 7001
 
 NATS_PORT, NATS_ROUTE_PORT, NATS_MONITOR_PORT = 4222, 6222, 8222
 AGENT_METRICS_PORT, SWITCHER_METRICS_PORT = 9101, 9102
@@ -81,6 +81,11 @@ class Site:
     def replication_address(self) -> str:
         """Address of this server's copy of the service on T1."""
         return f"10.8.0.{self.number}"
+
+    @property
+    def migration_address(self) -> str:
+        """Address of this server's host on T1, for a virtual machine's checkpoints."""
+        return f"10.8.0.{self.number + 10}"
 
     @property
     def wan_port(self) -> str:
@@ -188,6 +193,14 @@ class Layout:
     def notify_socket(self, site: str) -> Path:
         """Datagram socket on which the agent of `site` hears of checkpoints; `site` may be the text {site}."""
         return self.directory / f"notify-{site}.sock"
+
+    def qmp_socket(self, site: str) -> Path:
+        """Monitor of the virtual machine's copy on `site`; `site` may be the text {site}."""
+        return self.directory / f"qmp-{site}.sock"
+
+    def console(self, site: str) -> Path:
+        """What the virtual machine's copy on `site` prints on its serial line."""
+        return self.directory / f"console-{site}.log"
 
     def site(self, name: str) -> Site:
         """The site called `name`. Raises ValueError for an unknown one."""

@@ -24,6 +24,8 @@ T = TypeVar("T")
 NAMESPACE_DIRECTORY = Path("/run/netns")
 _NUD_PERMANENT = 0x80
 _SIOCETHTOOL, _ETHTOOL_STXCSUM = 0x8946, 0x17
+_TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
+_IFF_TAP, _IFF_NO_PI = 0x2, 0x1000
 _RESPONSE_LIMIT_BYTES = 4 << 20
 
 
@@ -151,6 +153,18 @@ def disable_offload(namespace: str, device: str) -> None:
     request = struct.pack("16sQ16x", device.encode(), ctypes.addressof(value))
     with entered(namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         fcntl.ioctl(control, _SIOCETHTOOL, request)
+
+
+def add_tap(namespace: str, device: str) -> None:
+    """A tap that outlives whoever opens it; one that is there is kept (linux/if_tun.h). Raises OSError."""
+    request = struct.pack("16sH22x", device.encode(), _IFF_TAP | _IFF_NO_PI)
+    with entered(namespace):
+        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)  # it belongs to the namespace it is opened in
+    try:
+        fcntl.ioctl(descriptor, _TUNSETIFF, request)
+        fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
+    finally:
+        os.close(descriptor)
 
 
 def stream_socket() -> socket.socket:

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-WORKLOADS = ("process",)
+WORKLOADS = ("process", "vm")
+CHECKPOINT_INTERVALS_MS = {"process": 25.0, "vm": 100.0}
 DEFAULT_REALTIME_PRIORITY = 10
 
 _DETECT = re.compile(r"(\d+(?:\.\d+)?)x(\d+)")
@@ -27,6 +28,8 @@ class LabOptions:
     interval_seconds: float = 0.02
     multiplier: int = 3
     realtime_priority: int = 0
+    workload: str = "process"
+    checkpoint_interval_ms: float = CHECKPOINT_INTERVALS_MS["process"]
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,14 @@ class RunOptions:
     lab: LabOptions
     fault: str
     out: Path
-    workload: str = "process"
     runs: int = 1
-    checkpoint_interval_ms: float = 25.0
+
+
+def check_workload(text: str) -> str:
+    """The workload of this name. Raises LabError if there is none."""
+    if text not in WORKLOADS:
+        raise LabError(f"--workload {text!r} is not known: {', '.join(WORKLOADS)}")
+    return text
 
 
 def parse_detect(text: str) -> tuple[float, int]:

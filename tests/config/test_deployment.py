@@ -110,7 +110,7 @@ CASES = {
     ),
     "unknown driver": (
         changed('driver = "exec"', 'driver = "exek"'),
-        'services.pbx.driver: "exek" is not a driver; did you mean exec? drivers: exec',
+        'services.pbx.driver: "exek" is not a driver; did you mean exec? drivers: colo, exec',
     ),
     "foreign bridge": (
         changed('bridge = "br-svc"', 'bridge = "br-x"'),
@@ -195,7 +195,7 @@ CASES = {
     "unknown key": (
         changed("t2_key = 2", "t2_key = 2\nt2_kee = 2"),
         "services.pbx.t2_kee: is not a key we know; did you mean t2_key? "
-        "keys here: address, bridge, buffering, driver, exec, t2_key, t3_key",
+        "keys here: address, bridge, buffering, colo, driver, exec, t2_key, t3_key",
     ),
     "unknown table": (
         changed("[runtime]", "[runtme]"),
@@ -221,6 +221,79 @@ CASES = {
 def test_one_line_names_the_key_the_problem_and_the_remedy(name: str) -> None:
     text, expected = CASES[name]
     assert expected in complaints(text)
+
+
+VM = (
+    EXAMPLE[: EXAMPLE.index("[services.pbx.exec]")].replace('driver = "exec"', 'driver = "colo"')
+    + """[services.pbx.colo]
+qmp_socket = "/run/pbx/qmp-{site}.sock"
+quickack = true
+[services.pbx.colo.sites.primary]
+migration_address = "10.8.0.1:7001"
+device = "t1"
+[services.pbx.colo.sites.secondary]
+migration_address = "10.8.0.2:7001"
+device = "t1"
+"""
+    + EXAMPLE[EXAMPLE.index("[detection]") :]
+)
+VM_CASES = {
+    "no table": (
+        VM[: VM.index("[services.pbx.colo]")] + VM[VM.index("[detection]") :],
+        'services.pbx.colo: is missing, and driver is "colo"; add the table [services.pbx.colo]',
+    ),
+    "relative socket": (
+        VM.replace("/run/pbx/qmp", "qmp"),
+        'services.pbx.colo.qmp_socket: "qmp-{site}.sock" is not an absolute path; give the socket\'s whole path',
+    ),
+    "no port": (
+        VM.replace("10.8.0.1:7001", "10.8.0.1"),
+        'services.pbx.colo.sites.primary.migration_address: "10.8.0.1" is not an address to listen on; '
+        "write HOST:PORT or [IPV6]:PORT, an address on T1",
+    ),
+    "same address": (
+        VM.replace("10.8.0.2:7001", "10.8.0.1:7001"),
+        'services.pbx.colo.sites.secondary.migration_address: "10.8.0.1:7001" is also '
+        "services.pbx.colo.sites.primary.migration_address; give every site an address of its own",
+    ),
+    "no device": (
+        VM.replace('device = "t1"\n', "", 1),
+        "services.pbx.colo.sites.primary.device: is missing, and quickack is asked for; "
+        "name the device that carries T1",
+    ),
+    "not a device": (
+        VM.replace('device = "t1"', 'device = "t1 "', 1),
+        'services.pbx.colo.sites.primary.device: "t1 " is not a device\'s name; '
+        "give a network device of at most 15 characters",
+    ),
+    "not an id": (
+        VM.replace("quickack = true", 'mute_object = ""'),
+        'services.pbx.colo.mute_object: "" is not an id; '
+        "give the id of the object that keeps a standby silent, of letters, digits and _.-",
+    ),
+    "not a server": (
+        VM.replace("colo.sites.secondary", "colo.sites.gateway"),
+        "services.pbx.colo.sites.gateway: is no server of the service's group; "
+        "remove it; the servers are primary, secondary",
+    ),
+    "interval": (
+        VM.replace("quickack = true", "checkpoint_interval_ms = 1"),
+        "services.pbx.colo.checkpoint_interval_ms: is 1; give milliseconds from 10 to 60000",
+    ),
+}
+
+
+def test_a_virtual_machine() -> None:
+    colo = parse(VM, "test.toml").services["pbx"].colo
+    assert colo is not None
+    assert (colo.checkpoint_interval_ms, colo.mute_object) == (100, "mute0")
+    assert colo.sites["secondary"].migration_address == "10.8.0.2:7001"
+
+
+@pytest.mark.parametrize("case", VM_CASES)
+def test_every_mistake_about_a_virtual_machine(case: str) -> None:
+    text, line = VM_CASES[case]
+    assert line in complaints(text)
 
 
 def test_every_driver_needs_its_table() -> None:
@@ -288,7 +361,19 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def _tables(cls: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
     found = {}
     for field in msgspec.structs.fields(cls):
-        for name in ("Cluster", "Site", "Group", "Service", "Detection", "Runtime", "Tls", "Policy", "Exec"):
+        for name in (
+            "Cluster",
+            "Site",
+            "Group",
+            "Service",
+            "Detection",
+            "Runtime",
+            "Tls",
+            "Policy",
+            "Exec",
+            "Colo",
+            "ColoSite",
+        ):
             if re.search(rf"\b{name}\b", str(field.type)):
                 found[field.name] = getattr(config, name)
     return found
@@ -309,6 +394,8 @@ def test_every_key_is_documented() -> None:
         "groups.NAME.policy": config.Policy,
         "services.NAME": config.Service,
         "services.NAME.exec": config.Exec,
+        "services.NAME.colo": config.Colo,
+        "services.NAME.colo.sites.SITE": config.ColoSite,
         "detection": config.Detection,
         "runtime": config.Runtime,
     }

@@ -5,6 +5,8 @@
 
 from tunnelswitch.config.model import (
     Cluster,
+    Colo,
+    ColoSite,
     Deployment,
     Detection,
     Exec,
@@ -21,6 +23,8 @@ from tunnelswitch.config.reading import load, parse
 
 __all__ = [
     "Cluster",
+    "Colo",
+    "ColoSite",
     "Deployment",
     "DeploymentError",
     "Detection",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tunnelswitch.config import values
-from tunnelswitch.config.model import Deployment, Exec, Service
+from tunnelswitch.config.model import Colo, Deployment, Exec, Service
 from tunnelswitch.config.problems import Problems, join_key, shown, suggestion
 
-DRIVERS = ("exec",)
+DRIVERS = ("exec", "colo")
 
 
 def check_services(deployment: Deployment, problems: Problems) -> None:
@@ -15,6 +15,7 @@ def check_services(deployment: Deployment, problems: Problems) -> None:
         problems.add("services", "is empty", "add a table [services.NAME]")
     for name, service in deployment.services.items():
         _check_service(join_key("services", name), name, service, problems)
+    _check_copies(deployment, problems)
     _check_keys(deployment, problems)
     _check_membership(deployment, problems)
     _check_bridges(deployment, problems)
@@ -32,10 +33,13 @@ def _check_service(key: str, name: str, service: Service, problems: Problems) ->
     if service.driver not in DRIVERS:
         remedy = suggestion(service.driver, DRIVERS, "drivers")
         problems.add(f"{key}.driver", f"{shown(service.driver)} is not a driver", remedy)
-    elif service.exec is None:
-        problems.add(f"{key}.exec", 'is missing, and driver is "exec"', f"add the table [{key}.exec]")
+    elif getattr(service, service.driver) is None:
+        problem = f'is missing, and driver is "{service.driver}"'
+        problems.add(f"{key}.{service.driver}", problem, f"add the table [{key}.{service.driver}]")
     if service.exec is not None:
         _check_exec(f"{key}.exec", service.exec, problems)
+    if service.colo is not None:
+        _check_colo(f"{key}.colo", service.colo, problems)
 
 
 def _check_exec(key: str, hooks: Exec, problems: Problems) -> None:
@@ -52,6 +56,48 @@ def _check_exec(key: str, hooks: Exec, problems: Problems) -> None:
     socket = hooks.notify_socket
     if socket and (not socket.startswith("/") or "\0" in socket):
         problems.add(f"{key}.notify_socket", f"{shown(socket)} is not an absolute path", "give the socket's whole path")
+
+
+def _check_colo(key: str, colo: Colo, problems: Problems) -> None:
+    socket = colo.qmp_socket
+    if not socket.startswith("/") or "\0" in socket:
+        problems.add(f"{key}.qmp_socket", f"{shown(socket)} is not an absolute path", "give the socket's whole path")
+    if not values.is_server_name(colo.mute_object):
+        remedy = "give the id of the object that keeps a standby silent, of letters, digits and _.-"
+        problems.add(f"{key}.mute_object", f"{shown(colo.mute_object)} is not an id", remedy)
+    taken: dict[str, str] = {}
+    for name, site in colo.sites.items():
+        here = f"{join_key(f'{key}.sites', name)}"
+        if values.split_endpoint(site.migration_address) is None:
+            problem = f"{shown(site.migration_address)} is not an address to listen on"
+            problems.add(f"{here}.migration_address", problem, "write HOST:PORT or [IPV6]:PORT, an address on T1")
+        first = taken.setdefault(site.migration_address, here)
+        if first != here:
+            problem = f"{shown(site.migration_address)} is also {first}.migration_address"
+            problems.add(f"{here}.migration_address", problem, "give every site an address of its own")
+        if site.device and not values.is_device(site.device):
+            remedy = "give a network device of at most 15 characters"
+            problems.add(f"{here}.device", f"{shown(site.device)} is not a device's name", remedy)
+        if colo.quickack and not site.device:
+            problems.add(f"{here}.device", "is missing, and quickack is asked for", "name the device that carries T1")
+
+
+def _check_copies(deployment: Deployment, problems: Problems) -> None:
+    """A machine has a copy at both servers of its group, and nowhere else."""
+    for group in deployment.groups.values():
+        for name in group.services:
+            service = deployment.services.get(name)
+            if service is None or service.colo is None:
+                continue
+            key = f"{join_key('services', name)}.colo.sites"
+            servers = (group.preferred, group.standby)
+            for site in servers:
+                if site not in service.colo.sites:
+                    problems.add(join_key(key, site), "is missing", f"add the table [{join_key(key, site)}]")
+            for site in service.colo.sites:
+                if site not in servers:
+                    problem = "is no server of the service's group"
+                    problems.add(join_key(key, site), problem, f"remove it; the servers are {', '.join(servers)}")
 
 
 def _check_keys(deployment: Deployment, problems: Problems) -> None:

@@ -96,6 +96,26 @@ class Exec(_Table, frozen=True):
     notify_socket: str = ""
 
 
+class ColoSite(_Table, frozen=True):
+    """`[services.NAME.colo.sites.SITE]`: where a copy takes checkpoints in, and over which device."""
+
+    migration_address: str
+    device: str = ""
+
+
+class Colo(_Table, frozen=True):
+    """`[services.NAME.colo]`: a virtual machine under QEMU. `{site}` in the socket's path becomes the site's name."""
+
+    qmp_socket: str
+    sites: dict[str, ColoSite]
+    checkpoint_interval_ms: Annotated[int, Meta(ge=10, le=60000, description="milliseconds from 10 to 60000")] = 100
+    stall_seconds: Annotated[float, Meta(ge=0.05, le=60, description="seconds from 0.05 to 60")] = 0.35
+    sync_seconds: Annotated[float, Meta(ge=1, le=3600, description="seconds from 1 to 3600")] = 60.0
+    timeout_seconds: Annotated[float, Meta(ge=0.1, le=60, description="seconds from 0.1 to 60")] = 2.0
+    mute_object: str = "mute0"
+    quickack: bool = False
+
+
 class Service(_Table, frozen=True):
     """`[services.NAME]`: one protected process or machine, and its two client tunnels."""
 
@@ -106,6 +126,7 @@ class Service(_Table, frozen=True):
     address: str
     buffering: Annotated[Literal["none"], Meta(description='"none", the only buffering there is')] = "none"
     exec: Exec | None = None
+    colo: Colo | None = None
 
 
 class Detection(_Table, frozen=True):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tunnelswitch.config import Service
 from tunnelswitch.errors import ConfigError
 from tunnelswitch.ports import Emit, ServiceDriver
+from tunnelswitch.replication.colo import ColoDriver
 from tunnelswitch.replication.exec import ExecDriver
 
 
@@ -22,4 +23,6 @@ def make_driver(name: str, service: Service, site: str, emit: Emit, count: Calla
     """
     if service.driver == "exec" and service.exec is not None:
         return ExecDriver(name, service.exec, site, emit, count)
-    raise ConfigError(f"services.{name}.driver", f"there is no driver {service.driver!r}", 'use "exec"')
+    if service.driver == "colo" and service.colo is not None:
+        return ColoDriver(name, service.colo, site, emit, count)
+    raise ConfigError(f"services.{name}.driver", f"there is no driver {service.driver!r}", 'use "exec" or "colo"')

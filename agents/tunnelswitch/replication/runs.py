@@ -1,13 +1,14 @@
 """One start of the service's process, and the sure knowledge of its end.
 
 A pidfd stays with the process it was opened for, whatever becomes of the number. Between a hook's word and our opening
-it the number could have been given away, so the process must have started before the hook ended. Never signals anybody.
+it the number could have been given away, so the process must have started before the hook ended. Decides nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,16 @@ class WatchedRun:
                 raise DriverError(f"process {pid} of run {run} is gone") from None
             raise
         self._loop.add_reader(self._pidfd, self._exited)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to exactly this process.
+
+        Raises:
+            OSError: it has ended, or is out of our reach.
+        """
+        if self._pidfd < 0:
+            raise ProcessLookupError
+        signal.pidfd_send_signal(self._pidfd, number)
 
     def close(self) -> None:
         """Stop watching, silently."""

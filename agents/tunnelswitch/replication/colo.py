@@ -1,0 +1,151 @@
+"""The `colo` driver: a virtual machine under QEMU whose state is copied to a second QEMU all the time.
+
+It attaches to a QEMU that an operator, systemd or a lab started, is never its parent, and lets go of it without a
+trace: the machine does not notice when an agent restarts. What is known of the machine is for `colo_watch`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+
+from tunnelswitch.config import Colo
+from tunnelswitch.core.actions import Fence, Promote
+from tunnelswitch.core.events import FenceDone, FenceFailed, Promoted, PromotionFailed
+from tunnelswitch.errors import DriverError
+from tunnelswitch.ports import Emit
+from tunnelswitch.replication import colo_qmp as qmp
+from tunnelswitch.replication.colo_link import RefusedError
+from tunnelswitch.replication.colo_qmp import Mode
+from tunnelswitch.replication.colo_state import RUNNING
+from tunnelswitch.replication.colo_watch import MachineWatch
+from tunnelswitch.replication.runs import WatchedRun
+from tunnelswitch.replication.watching import wait_for
+
+QUIT_SECONDS = 0.3
+_SERVES_POLL_SECONDS = 0.005
+
+
+def _ignore(kind: str) -> None:
+    """Count nothing."""
+
+
+class ColoDriver:
+    """One machine at one site; implements `ports.ServiceDriver`.
+
+    Args:
+        service: its name in the deployment file.
+        options: its `[services.NAME.colo]` table.
+        emit: takes ServiceSeen (on every change), RunExited and CheckpointSeen.
+        count: called with a short kind for everything bad (see `MachineWatch`).
+    """
+
+    def __init__(
+        self, service: str, options: Colo, site: str, emit: Emit, count: Callable[[str], None] = _ignore
+    ) -> None:
+        self._service = service
+        self._options = options
+        self._watch = MachineWatch(service, options, site, emit, count)
+
+    async def start(self) -> None:
+        """Begin to look for QEMU; the first ServiceSeen follows."""
+        self._watch.start()
+
+    async def close(self) -> None:
+        """Let go; the machine goes on, protected as it is."""
+        await self._watch.close()
+
+    async def set_interval(self, milliseconds: int) -> None:
+        """Change the time between checkpoints while the machine runs.
+
+        Raises:
+            DriverError: QEMU did not do it.
+        """
+        await self._watch.set_interval(milliseconds)
+
+    async def promote(self, action: Promote) -> Promoted | PromotionFailed:
+        """Have the standby serve from the last checkpoint. Counts when QEMU says that the machine runs by itself."""
+        watch = self._watch
+        if watch.promoting:
+            return PromotionFailed(self._service, "a promotion is already under way")
+        running = watch.running
+        if running is None:
+            return PromotionFailed(self._service, "there is no QEMU here")
+        if watch.machine.mode is not Mode.SECONDARY or watch.machine.obstacle:
+            return PromotionFailed(self._service, watch.machine.obstacle or "this QEMU holds no checkpoint")
+        now = asyncio.get_running_loop().time
+        started_at = now()
+        watch.promoting = True
+        try:
+            await self._take_over(running, started_at + action.deadline_seconds)
+            watch.note_promoted()
+        except DriverError as error:
+            return PromotionFailed(self._service, error.diagnostics())
+        finally:
+            watch.promoting = False
+            watch.wake()
+        return Promoted(self._service, running.run, now() - started_at)
+
+    async def _take_over(self, running: WatchedRun, limit_at: float) -> None:
+        """Free it from a peer that no longer speaks, give it its voice, and let it go on by itself.
+
+        Raises:
+            DriverError: it does not run in time, or QEMU is gone.
+        """
+        now = asyncio.get_running_loop().time
+        # Sent together: nothing in an answer could change the next command, and every one costs a turn of QEMU's loop.
+        steps = (qmp.CUT, qmp.remove_object(self._options.mute_object), qmp.PEER_LOST)
+        answers = await asyncio.gather(
+            *(self._watch.ask(step, limit_at - now()) for step in steps), return_exceptions=True
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, RefusedError):
+                raise answer  # what is refused was done before; whether it serves is seen below
+        while not running.ended.is_set():
+            mode = qmp.mode(await self._watch.ask(qmp.QUERY_COLO, limit_at - now()))
+            if (
+                mode is Mode.NONE
+                and qmp.run_state(await self._watch.ask(qmp.QUERY_STATUS, limit_at - now())) == RUNNING
+            ):
+                return
+            if now() > limit_at:
+                raise DriverError(f"QEMU took the order but does not run by itself (mode {mode})")
+            await asyncio.sleep(_SERVES_POLL_SECONDS)
+        raise DriverError("QEMU ended while it took over")
+
+    async def fence(self, action: Fence) -> FenceDone | FenceFailed:
+        """End one run for good: `quit`, and SIGKILL for a QEMU that does not follow. Its pidfd says when it is gone."""
+        watch, now = self._watch, asyncio.get_running_loop().time
+        limit_at = now() + action.deadline_seconds
+        if watch.has_ended(action.run):
+            return FenceDone(self._service, action.run)
+        running = watch.running
+        if running is None:
+            return FenceFailed(self._service, f"run {action.run} is not here, and its end was not seen")
+        if running.run != action.run:
+            return FenceFailed(self._service, f"run {action.run} is not here: run {running.run} is")
+        with contextlib.suppress(DriverError):
+            await watch.ask(qmp.QUIT, min(QUIT_SECONDS, action.deadline_seconds / 2))
+        await wait_for(running.ended, QUIT_SECONDS)
+        if not running.ended.is_set():
+            problem = _kill(running)
+            if problem:
+                return FenceFailed(self._service, problem)
+            await wait_for(running.ended, max(0.0, limit_at - now()))
+        if running.ended.is_set():
+            return FenceDone(self._service, action.run)
+        return FenceFailed(self._service, f"process {running.pid} of run {action.run} still runs")
+
+
+def _kill(running: WatchedRun) -> str:
+    """SIGKILL exactly this process; returns what is wrong."""
+    try:
+        running.signal(signal.SIGKILL)
+    except ProcessLookupError:
+        return ""
+    except OSError as error:
+        return f"process {running.pid} of run {running.run} cannot be killed: {os.strerror(error.errno or 0)}"
+    return ""

@@ -1,0 +1,127 @@
+"""Every QMP name that the `colo` driver uses, and how the answers read. Pure; nothing else here knows such a name.
+
+COLO in its periodic form is Remus: stop, copy the dirty state, resume. QEMU calls parts of it unstable (`x-`), so
+another version may spell them differently: this is the one file to change. Source: QEMU's QMP reference manual,
+docs/COLO-FT.txt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+STOP, RESUME, COLO_EXIT, MIGRATION = "STOP", "RESUME", "COLO_EXIT", "MIGRATION"
+# Block drivers under which QEMU itself keeps both copies of a disk alike (docs/block-replication.txt).
+REPLICATED_BLOCK_DRIVERS = ("quorum", "replication")
+
+
+class Mode(StrEnum):
+    """What part in checkpointing a QEMU has now (`query-colo-status`)."""
+
+    NONE = "none"
+    PRIMARY = "primary"
+    SECONDARY = "secondary"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One QMP command. `oob`: out of band, answered even while QEMU's main loop is stuck."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    oob: bool = False
+
+
+QUERY_STATUS = Command("query-status")
+QUERY_COLO = Command("query-colo-status")
+QUERY_MIGRATE = Command("query-migrate")
+QUERY_PARAMETERS = Command("query-migrate-parameters")
+QUERY_BLOCK = Command("query-block")
+LIST_OBJECTS = Command("qom-list", {"path": "/objects"})
+CANCEL = Command("migrate_cancel")
+# Cuts the checkpoints' connection: frees whoever waits for a peer that no longer speaks.
+CUT = Command("yank", {"instances": [{"type": "migration"}]}, oob=True)
+# To a secondary: take over. To a primary: go on alone.
+PEER_LOST = Command("x-colo-lost-heartbeat")
+QUIT = Command("quit")
+ENABLE = Command(
+    "migrate-set-capabilities",
+    {"capabilities": [{"capability": name, "state": True} for name in ("return-path", "events", "x-colo")]},
+)
+
+
+def set_interval(milliseconds: int) -> Command:
+    """The time between checkpoints; in force at once, also under protection."""
+    return Command("migrate-set-parameters", {"x-checkpoint-delay": milliseconds})
+
+
+def migrate_to(address: str) -> Command:
+    """Begin to copy the machine to `HOST:PORT`; checkpoints follow by themselves."""
+    return Command("migrate", {"uri": f"tcp:{address}"})
+
+
+def listen_on(address: str) -> Command:
+    """Take a machine in at `HOST:PORT` (a QEMU started with `-incoming defer`)."""
+    return Command("migrate-incoming", {"uri": f"tcp:{address}"})
+
+
+def remove_object(name: str) -> Command:
+    """Remove an object that the command line made."""
+    return Command("object-del", {"id": name})
+
+
+def interval_milliseconds(reply: Any) -> int:
+    """The interval in force, from `QUERY_PARAMETERS`."""
+    value = _table(reply).get("x-checkpoint-delay", 0)
+    return value if isinstance(value, int) else 0
+
+
+def mode(reply: Any) -> Mode:
+    """From `QUERY_COLO`."""
+    try:
+        return Mode(_table(reply).get("mode", "none"))
+    except ValueError:
+        return Mode.NONE
+
+
+def run_state(reply: Any) -> str:
+    """From `QUERY_STATUS`: running, paused, inmigrate, colo, ..."""
+    return str(_table(reply).get("status", ""))
+
+
+def migration_status(data: Any) -> str:
+    """From `QUERY_MIGRATE` or a MIGRATION event; empty if there was never one."""
+    return str(_table(data).get("status", ""))
+
+
+def migration_error(reply: Any) -> str:
+    """Why the last migration failed, from `QUERY_MIGRATE`."""
+    return str(_table(reply).get("error-desc", ""))
+
+
+def object_names(reply: Any) -> frozenset[str]:
+    """From `LIST_OBJECTS`."""
+    return frozenset(str(entry.get("name")) for entry in reply) if isinstance(reply, list) else frozenset()
+
+
+def unreplicated_disks(reply: Any) -> list[str]:
+    """Disks that the machine may write and that no checkpoint carries, from `QUERY_BLOCK`."""
+    found = []
+    for entry in reply if isinstance(reply, list) else ():
+        medium = _table(entry).get("inserted")
+        if medium and not medium.get("ro") and medium.get("drv") not in REPLICATED_BLOCK_DRIVERS:
+            found.append(str(entry.get("device") or entry.get("qdev") or medium.get("node-name") or "?"))
+    return found
+
+
+def event_seconds(event: Mapping[str, Any]) -> float:
+    """When an event happened, by QEMU's host clock, seconds since 1970; 0 if it does not say."""
+    stamp = _table(event.get("timestamp"))
+    seconds, fraction = stamp.get("seconds", 0), stamp.get("microseconds", 0)
+    return float(seconds) + float(fraction) / 1e6 if seconds and seconds > 0 else 0.0
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
