@@ -7,12 +7,17 @@ seen between arrival and sending stands for "no delay", and whatever lies above 
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 # Two clocks' rates differ by less than this (PROTOCOL A4); the smallest difference is let up by it as time passes.
 DRIFT_MAX = 500e-6
+# A delay that stays the same for so long is no backlog: the sender's clock stood still (a suspended machine), or the
+# way became longer for good.
+SETTLED_SECONDS = 1.0
+# A retired incarnation that goes on where it stopped is believed again when its successor has been quiet for so many
+# times the greatest age: the successor was an old message, not a new start.
+RETURN_AGES = 10
 RETIRED_MAX = 16
 
 
@@ -30,7 +35,28 @@ class _Source:
     sequence: int
     offset_seconds: float
     at: float
-    retired: deque[str] = field(default_factory=lambda: deque(maxlen=RETIRED_MAX))
+    late_offset_seconds: float = 0.0
+    late_since: float | None = None
+
+    def settled(self, offset_seconds: float, age_max_seconds: float, now: float) -> bool:
+        """Has the delay been the same for long enough? Also notes this one."""
+        same = self.late_since is not None and abs(offset_seconds - self.late_offset_seconds) <= age_max_seconds
+        if not same or self.late_since is None:
+            self.late_offset_seconds, self.late_since = offset_seconds, now
+        return now - self.late_since >= SETTLED_SECONDS
+
+
+@dataclass(slots=True)
+class _Site:
+    now: _Source
+    retired: dict[str, _Source] = field(default_factory=dict)
+
+    def begin(self, source: _Source) -> None:
+        """Another incarnation speaks now."""
+        self.retired[self.now.incarnation] = self.now
+        if len(self.retired) > RETIRED_MAX:
+            del self.retired[next(iter(self.retired))]
+        self.now = source
 
 
 class Freshness:
@@ -42,26 +68,37 @@ class Freshness:
 
     def __init__(self, age_max_seconds: float) -> None:
         self.age_max_seconds = age_max_seconds
-        self._sources: dict[str, _Source] = {}
+        self._sources: dict[str, _Site] = {}
 
     def check(self, source: str, incarnation: str, sequence: int, sent_at_monotonic: float, now: float) -> Stale | None:
         """None if the message counts; otherwise why it does not. Only a message that counts is remembered."""
         offset = now - sent_at_monotonic
-        known = self._sources.get(source)
-        if known is None or (known.incarnation != incarnation and incarnation not in known.retired):
-            retired: deque[str] = known.retired if known else deque(maxlen=RETIRED_MAX)
-            if known:
-                retired.append(known.incarnation)
-            self._sources[source] = _Source(incarnation, sequence, offset, now, retired)
+        site = self._sources.get(source)
+        if site is None:
+            self._sources[source] = _Site(_Source(incarnation, sequence, offset, now))
             return None
-        if known.incarnation != incarnation:
+        if incarnation == site.now.incarnation:
+            return self._judge(site.now, sequence, offset, now)
+        earlier = site.retired.get(incarnation)
+        if earlier is None:
+            site.begin(_Source(incarnation, sequence, offset, now))
+            return None
+        quiet = now - site.now.at > RETURN_AGES * self.age_max_seconds
+        if not quiet or self._judge(earlier, sequence, offset, now) is not None:
             return Stale.INCARNATION
+        del site.retired[incarnation]
+        site.begin(earlier)
+        return None
+
+    def _judge(self, known: _Source, sequence: int, offset: float, now: float) -> Stale | None:
         if sequence <= known.sequence:
             return Stale.SEQUENCE
         floor = known.offset_seconds + DRIFT_MAX * max(0.0, now - known.at)
         known.sequence = sequence
         if offset - floor > self.age_max_seconds:
-            return Stale.AGE
+            if not known.settled(offset, self.age_max_seconds, now):
+                return Stale.AGE
+            floor = offset
         known.offset_seconds = min(floor, offset)
-        known.at = now
+        known.at, known.late_since = now, None
         return None
