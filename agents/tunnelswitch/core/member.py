@@ -89,7 +89,8 @@ class Member:
                 self._urgent |= self.detector.path(event.site, event.path, now)
             case LoopLate():
                 self.detector.late(event.lateness_seconds, now)
-            case Epoch():
+            case Epoch() if event.record.group in self.records:
+                # Not the first word of all: it may be an old one. That takes a leader-confirmed read.
                 self.learn(event.record, now)
             case RecordRead() if event.record is not None:
                 self.learn(event.record, now)
