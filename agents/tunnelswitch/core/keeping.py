@@ -71,8 +71,8 @@ class RecordKeeper:
         self._pending = None
 
     def refused(self) -> None:
-        """Another revision is there: read, decide again."""
-        self._pending = None
+        """Another revision is there: read before anything else is tried."""
+        self._pending, self.revision = None, None
         self._read_wanted = True
 
     def unknown(self) -> None:
@@ -95,7 +95,7 @@ class RecordKeeper:
         pending, known = self._pending, self.record
         if pending is not None and pending.unknown:
             self._pending = None
-            if answer.record.stamp == pending.record.stamp:
+            if answer.record.stamp == pending.record.stamp and (known is None or known.stamp <= pending.record.stamp):
                 return News.COMMITTED
         if known is None or answer.record.stamp > known.stamp:
             self.enforce(answer.record, answer.revision, now)
