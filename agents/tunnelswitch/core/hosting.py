@@ -51,6 +51,7 @@ class Instance:
     exited_run: str = ""
     busy_until: float = 0.0
     promote_attempts: int = 0
+    was_active: bool = False
     promote_seconds: float = 0.0
 
 
@@ -122,8 +123,9 @@ class HostedGroup:
         match event:
             case events.ServiceSeen():
                 if event.run != instance.seen.run:
-                    instance.promote_attempts = 0
+                    instance.promote_attempts, instance.was_active = 0, False
                 instance.seen = event
+                instance.was_active |= event.role == "active"
             case CheckpointSeen():
                 instance.checkpoint_sequence, instance.checkpoint_at = event.sequence, now
                 self._actions.append(Publish(event))
@@ -132,9 +134,9 @@ class HostedGroup:
                 if instance.seen.run == event.run:
                     instance.seen = events.ServiceSeen(event.service, event.run, "stopped", Protection.STOPPED, False)
                 self._repeat_at = now
-            case events.Promoted():
+            case events.Promoted() if event.run != instance.exited_run:
                 instance.busy_until, instance.promote_seconds = 0.0, event.seconds
-                seen = instance.seen
+                seen, instance.was_active = instance.seen, True
                 instance.seen = events.ServiceSeen(event.service, event.run, "active", seen.protection, False)
             case events.PromotionFailed():
                 instance.busy_until = 0.0
@@ -279,6 +281,7 @@ class HostedGroup:
             self.latched = record.stamp
 
     def _follow(self, record: GroupRecord, now: float) -> None:
+        self._lonely_since = None
         self.gate.want(record.stamp, record.active)
         if self.gate.open or self._peer_serving != record.stamp:
             return
@@ -307,6 +310,9 @@ class HostedGroup:
             run = instance.exited_run
             if record.active == self.site and names_run(record.active_run, name, run):
                 kind = ProofKind.EXITED
+                if not instance.was_active:
+                    error = f"run {run} of {name} ended before it took over"
+                    self._actions.append(Publish(PromoteFailed(self.site, self.group.name, record.stamp, error)))
             elif self.latched == record.stamp and self.gate.settled(record.stamp) and not self.gate.open:
                 kind, run = ProofKind.FENCED, instance.seen.run or run
             if kind is not None:
@@ -349,7 +355,7 @@ class HostedGroup:
         gate = self.gate.deadline()
         if gate is not None:
             times.append(gate)
-        if self._lonely_since is not None and self.latched != self._stamp and self.gate.open:
+        if self._lonely_since is not None and self.gate.seen and self.latched != self._stamp and self.gate.open:
             times.append(self._lonely_since + self.member.timing.fence_after_seconds)
         return min(times) if self.record is not None else None
 
