@@ -82,6 +82,32 @@ def test_a_sender_whose_clock_stood_still_is_heard_again() -> None:
     assert later[-1] is None
 
 
+# ---------------------------------------------------------------------- two copies
+
+
+def test_time_alone_is_no_certificate_against_an_active_that_is_in_touch_again() -> None:
+    """Several gateways: one has no switcher and still leads to the old active, which never learns of the new epoch."""
+    world = protect(FaultyWorld(TWO_GATEWAYS))
+    world.kill("switcher@branch")
+    world.isolate("primary")
+    world.run(0.2)
+    assert world.record.active == "secondary"
+    world.store_up = False
+    world.rejoin("primary")
+    world.run(3.0)
+    world.store_up = True
+    world.run(3.0)
+    assert world.answering_copies() == {"secondary"}
+
+
+def test_an_unreachable_gateway_costs_the_fence_time_not_the_service() -> None:
+    world = protect(FaultyWorld(TWO_GATEWAYS))
+    world.kill("switcher@branch")
+    world.lose_host("primary")
+    world.run(3.0)
+    assert world.answering_copies() == {"secondary"}
+
+
 # ---------------------------------------------------------------------- it spins
 
 

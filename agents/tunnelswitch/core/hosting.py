@@ -14,10 +14,13 @@ from tunnelswitch.core import events
 from tunnelswitch.core.actions import Action, Fence, Promote, Publish, ReadRecord
 from tunnelswitch.core.facts import (
     Applied,
+    Bus,
     CheckpointSeen,
     GroupRecord,
     Handover,
     Heartbeat,
+    Observation,
+    Path,
     PromoteFailed,
     Proof,
     ProofKind,
@@ -27,7 +30,7 @@ from tunnelswitch.core.facts import (
 )
 from tunnelswitch.core.gate import Gate
 from tunnelswitch.core.member import READ_DEADLINE_SECONDS, Member
-from tunnelswitch.core.quorum import blocking
+from tunnelswitch.core.quorum import blocking, quorum
 from tunnelswitch.core.runs import names_run
 from tunnelswitch.core.stamp import Stamp
 
@@ -75,6 +78,8 @@ class HostedGroup:
         self._read_at = 0.0
         self._acks: dict[str, Stamp] = {}
         self._old_fenced: Stamp | None = None
+        self._old_closed: Stamp | None = None
+        self._views: dict[str, tuple[float, Observation]] = {}
         self._peer_serving: Stamp | None = None
         self._lonely_since: float | None = None
         self._repeat_at = 0.0
@@ -103,6 +108,8 @@ class HostedGroup:
                 self.gate.failed(event, now)
             case Applied() if event.group == self.group.name and event.site in self.group.gateways:
                 self._acks[event.site] = max(event.stamp, self._acks.get(event.site, event.stamp))
+            case Applied() if event.group == self.group.name and self.record and event.site == self.record.previous:
+                self._old_closed = None if event.tunnels_present else event.stamp
             case Serving() if event.group == self.group.name:
                 self._peer_serving = event.stamp
             case Proof() if event.group == self.group.name and event.kind is ProofKind.FENCED:
@@ -110,7 +117,7 @@ class HostedGroup:
             case Handover() if event.group == self.group.name:
                 self._consent(event)
             case Heartbeat():
-                self._watch_peer(event)
+                self._watch_peer(event, now)
             case _:
                 self._service_event(event, now)
         self.act(now)
@@ -163,9 +170,13 @@ class HostedGroup:
             self.latched = record.stamp
             self._repeat_at = 0.0
 
-    def _watch_peer(self, beat: Heartbeat) -> None:
-        """The new active's own word that it serves stands in for a lost `serving`."""
+    def _watch_peer(self, beat: Heartbeat, now: float) -> None:
+        """What others see of the old active; the word of the new one that it serves stands in for a lost `serving`."""
         record = self.record
+        if record is not None and not beat.late and beat.site in record.voters:
+            view = next((seen for seen in beat.observations if seen.subject == record.previous), None)
+            if view is not None:
+                self._views[beat.site] = (now, view)
         if record is None or beat.site != record.active or beat.marks.get(self.group.name) != record.stamp:
             return
         mine = [status for status in beat.services if status.group == self.group.name]
@@ -198,6 +209,8 @@ class HostedGroup:
         if self._repeat_at <= now:
             self._repeat_at = now + REPEAT_SECONDS
             self._prove(record)
+            if self._told is not None and self.gate.settled(record.stamp):
+                self._actions.append(Publish(self._told))
 
     def _lead(self, record: GroupRecord, now: float) -> None:
         gate, stamp = self.gate, record.stamp
@@ -247,9 +260,30 @@ class HostedGroup:
             return "all gateways applied"
         if self._old_fenced is not None and record.prev_id == str(self._old_fenced):
             return "old active fenced"
+        if record.previous == self.site:
+            return "no other copy was active"
+        decided = Stamp(record.stamp.epoch, record.stamp.decision_id)
+        if self._old_closed is not None and decided <= self._old_closed:
+            return "old active closed its end"
+        return "fence time has passed" if self._fence_time_passed(record, now) else None
+
+    def _fence_time_passed(self, record: GroupRecord, now: float) -> bool:
+        """Have Q voters been out of touch with the old active, path and bus, for longer than its fence takes?
+
+        Time since the decision is not enough: in touch with them again, the old active need not fence itself.
+        """
         timing = self.member.timing
         wait = timing.fence_after_seconds * CLOCK_RATE_MARGIN + timing.window_seconds + EXECUTION_SECONDS
-        return "fence time has passed" if now - self._stamp_at >= wait else None
+        fresh = {voter: seen for voter, (at, seen) in self._views.items() if now - at <= 2 * timing.window_seconds}
+        fresh[self.site] = self.member.detector.observation(record.previous, now)
+        apart = sum(
+            seen.subject == record.previous
+            and (seen.path, seen.bus) == (Path.DOWN, Bus.SILENT)
+            and min(seen.path_seconds, seen.bus_seconds) >= wait
+            for voter, seen in fresh.items()
+            if voter in record.voters
+        )
+        return apart >= quorum(len(record.voters))
 
     def _resume(self, instance: Instance, record: GroupRecord, now: float) -> None:
         seen = instance.seen
