@@ -1,4 +1,4 @@
-"""Two real QEMUs that are nobody's guests' home: machines without a disk that idle in their firmware, and drivers on them."""
+"""Pairs of real QEMUs whose machines idle in their firmware, and a driver on each, as the agents of two sites have."""
 
 from __future__ import annotations
 
@@ -141,6 +141,7 @@ class Machines:
 
 
 async def until(condition: Callable[[], bool], limit_seconds: float = WAIT_SECONDS) -> None:
+    """Return when it holds. Raises TimeoutError."""
     async with asyncio.timeout(limit_seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what it looks at is not made of events
             await asyncio.sleep(0.01)

@@ -141,7 +141,7 @@ async def test_two_labs_do_not_disturb_each_other(new_name: Names) -> None:
         (["up", "--detect", "fast"], "10x3"),
         (["up", "--detect", "0x3"], "out of range"),
         (["run", "--fault", "fire", "--out", "/nowhere"], "known ones are host-loss"),
-        (["run", "--fault", "host-loss", "--workload", "vm", "--out", "/nowhere"], "process"),
+        (["run", "--fault", "host-loss", "--workload", "xen", "--out", "/nowhere"], "process"),
     ],
 )
 def test_a_mistake_gets_one_line_with_the_remedy(

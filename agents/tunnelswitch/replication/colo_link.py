@@ -34,6 +34,10 @@ class RefusedError(DriverError):
     """QEMU answered with an error."""
 
 
+class LostError(DriverError):
+    """There is no connection any more."""
+
+
 class QmpLink:
     """A connection to the monitor at `path`.
 
@@ -100,9 +104,10 @@ class QmpLink:
 
         Raises:
             RefusedError: QEMU says no.
-            DriverError: no answer in time, or the connection is gone.
+            LostError: the connection is gone.
+            DriverError: no answer in time.
         """
-        if len(self._unanswered) >= UNANSWERED_MAX and not command.oob:
+        if len(self._unanswered) >= UNANSWERED_MAX * (2 if command.oob else 1):
             raise DriverError(f"QEMU still owes {len(self._unanswered)} answers")
         task = asyncio.ensure_future(
             self._client.execute(command.name, dict(command.arguments) or None, oob=command.oob)
@@ -120,7 +125,7 @@ class QmpLink:
         except ExecuteError as error:
             raise RefusedError(f"QEMU refuses {command.name}: {error}") from None
         except (QMPError, OSError, EOFError, asyncio.CancelledError) as error:
-            raise DriverError(f"the connection to QEMU was lost in {command.name}: {error}") from None
+            raise LostError(f"the connection to QEMU was lost in {command.name}: {error}") from None
 
     def _answered(self, task: asyncio.Task[object]) -> None:
         self._unanswered.discard(task)

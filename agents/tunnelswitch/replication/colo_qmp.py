@@ -43,6 +43,8 @@ LIST_OBJECTS = Command("qom-list", {"path": "/objects"})
 CANCEL = Command("migrate_cancel")
 # Cuts the checkpoints' connection: frees whoever waits for a peer that no longer speaks.
 CUT = Command("yank", {"instances": [{"type": "migration"}]}, oob=True)
+# Answered out of band: is anybody there at all?
+PING = Command("query-yank", oob=True)
 # To a secondary: take over. To a primary: go on alone.
 PEER_LOST = Command("x-colo-lost-heartbeat")
 QUIT = Command("quit")

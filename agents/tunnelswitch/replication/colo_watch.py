@@ -21,10 +21,10 @@ from tunnelswitch.core.facts import CheckpointSeen
 from tunnelswitch.errors import DataPlaneError, DriverError
 from tunnelswitch.ports import Emit
 from tunnelswitch.replication import colo_qmp as qmp
-from tunnelswitch.replication.colo_link import QmpLink, RefusedError
+from tunnelswitch.replication.colo_link import LostError, QmpLink, RefusedError
 from tunnelswitch.replication.colo_meter import DeviceMeter
 from tunnelswitch.replication.colo_qmp import Command, Mode
-from tunnelswitch.replication.colo_state import HELD, INCOMING, Machine
+from tunnelswitch.replication.colo_state import HELD, INCOMING, RUNNING, Machine
 from tunnelswitch.replication.runs import WatchedRun, start_ticks, ticks_now
 from tunnelswitch.replication.watching import wait_for
 
@@ -33,6 +33,7 @@ ABSENT_POLL_SECONDS = 0.25
 SYNC_POLL_SECONDS = 0.05
 RETRY_MAX_SECONDS = 5.0
 STALL_ANSWER_SECONDS = 0.1
+OVERDUE_STALLS = 4
 _ENDED_RUNS = 16
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -62,6 +63,7 @@ class MachineWatch:
         self._ended_runs: deque[str] = deque(maxlen=_ENDED_RUNS)
         self._version = 0
         self._complaint = ""
+        self._interval_ms = options.checkpoint_interval_ms
         self._retry_seconds = POLL_SECONDS
         self._sync_until: float | None = None
         self._next_try_at = 0.0
@@ -132,8 +134,13 @@ class MachineWatch:
         while not watched.ended.is_set():
             self._wake.clear()
             if not link.hung:  # a QEMU that owes answers is not asked more
-                await self.look()
-                await self._keep_protected()
+                try:
+                    await self.look()
+                    await self._keep_protected()
+                except LostError:
+                    raise
+                except DriverError as error:
+                    self._complain(error)
             busy = self._sync_until is not None
             await wait_for(self._wake, SYNC_POLL_SECONDS if busy else POLL_SECONDS)
 
@@ -166,6 +173,8 @@ class MachineWatch:
         if version != self._version or self.promoting:
             return  # it speaks of the time before a promotion or an exit
         self.machine.take_answers(mode, run_state, qmp.migration_status(migration))
+        if self._stall is None:
+            self._expect(held=False)
         if mode is not Mode.NONE or self.machine.migration in ("failed", "cancelled"):
             self._synced(mode, qmp.migration_error(migration))
         self._complaint = "" if not self.machine.obstacle else self._complaint
@@ -174,10 +183,9 @@ class MachineWatch:
     def _event(self, event: Mapping[str, Any]) -> None:
         checkpoint = self.machine.take_event(event, asyncio.get_running_loop().time())
         name = event.get("event")
-        if name == qmp.STOP and self.machine.mode is Mode.PRIMARY:
-            self._stop_stall_timer()
-            self._stall = asyncio.get_running_loop().call_later(self._options.stall_seconds, self._stalled)
-        elif name in (qmp.RESUME, qmp.COLO_EXIT):
+        if name in (qmp.STOP, qmp.RESUME):
+            self._expect(held=name == qmp.STOP)
+        elif name == qmp.COLO_EXIT:
             self._stop_stall_timer()
         if checkpoint is not None and not self.promoting:
             told = (checkpoint.role, checkpoint.sequence, checkpoint.pause_seconds, self._meter.grown_bytes())
@@ -243,7 +251,7 @@ class MachineWatch:
             self._log.error("not_protected", problem=obstacle, remedy=remedy)
             self._tell()
         elif self.machine.mode is Mode.PRIMARY:
-            await self.set_interval(self._options.checkpoint_interval_ms)
+            await self.set_interval(self._interval_ms)
 
     async def _is_muted(self) -> bool:
         objects = await self.ask(qmp.LIST_OBJECTS, self._options.timeout_seconds)
@@ -256,6 +264,7 @@ class MachineWatch:
             DriverError: QEMU did not do it.
         """
         limit = self._options.timeout_seconds
+        self._interval_ms = milliseconds
         if qmp.interval_milliseconds(await self.ask(qmp.QUERY_PARAMETERS, limit)) != milliseconds:
             await self.ask(qmp.set_interval(milliseconds), limit)
             self._log.info("interval_set", milliseconds=milliseconds)
@@ -275,9 +284,12 @@ class MachineWatch:
         elif self._sync_until is None and machine.wants_protection and now >= self._next_try_at:
             await self._route_quickly()
             await self.ask(qmp.ENABLE, limit)
-            await self.ask(qmp.set_interval(self._options.checkpoint_interval_ms), limit)
+            await self.ask(qmp.set_interval(self._interval_ms), limit)
             self._sync_until = now + self._options.sync_seconds
-            await self.ask(qmp.migrate_to(self._peer.migration_address), limit)
+            try:
+                await self.ask(qmp.migrate_to(self._peer.migration_address), limit)
+            except RefusedError as error:
+                self._synced(Mode.NONE, error.problem)
 
     def _synced(self, mode: Mode, error: str) -> None:
         """The attempt to begin protection has ended, one way or the other."""
@@ -303,25 +315,30 @@ class MachineWatch:
         except (DataPlaneError, OSError, TimeoutError) as error:
             self._log.warning("no_quickack", error=str(error))
 
-    def _stalled(self) -> None:
-        """A checkpoint holds the machine too long: its clients matter more than its standby."""
+    def _expect(self, *, held: bool) -> None:
+        """A primary must resume soon, and stop again for the next checkpoint; one that does not waits for its peer."""
+        self._stop_stall_timer()
+        if self.machine.mode is not Mode.PRIMARY or self.machine.peer_lost:
+            return
+        seconds = self._options.stall_seconds
+        if not held:
+            seconds = self._interval_ms / 1000 + OVERDUE_STALLS * seconds
+        self._stall = asyncio.get_running_loop().call_later(seconds, self._stalled, seconds, held)
+
+    def _stalled(self, seconds: float, held: bool) -> None:
         self._stall = None
-        self._part(f"a checkpoint took longer than {self._options.stall_seconds:g} s")
+        self._part(f"{'a checkpoint took longer than' if held else 'no checkpoint for'} {seconds:g} s", held=held)
 
-    def _part(self, reason: str) -> None:
+    def _part(self, reason: str, *, held: bool = False) -> None:
         if self._parting is None or self._parting.done():
-            self._parting = asyncio.create_task(self._go_alone(reason))
+            self._parting = asyncio.create_task(self._go_alone(reason, held))
 
-    async def _go_alone(self, reason: str) -> None:
+    async def _go_alone(self, reason: str, held: bool) -> None:
         """The standby is lost: free the machine, and say that nobody stands by."""
         machine, limit = self.machine, self._options.timeout_seconds
-        try:
-            if not machine.peer_lost:
-                state = qmp.run_state(await self.ask(qmp.QUERY_STATUS, STALL_ANSWER_SECONDS))
-                if state not in HELD:  # resumed meanwhile, or stopped by an operator
-                    return
-        except DriverError:
-            self._log.info("no_answer_in_a_checkpoint")
+        if not machine.peer_lost and not await self._waits_for_peer(held):
+            self._expect(held=held)
+            return
         if machine.mode is not Mode.PRIMARY:
             return
         machine.peer_lost = True
@@ -336,6 +353,19 @@ class MachineWatch:
             except DriverError as error:
                 self._complain(error)
         self._wake.set()
+
+    async def _waits_for_peer(self, held: bool) -> bool:
+        """Is it the peer that is late? A machine that an operator stopped is not, nor a QEMU that itself hangs: then
+        the standby is worth more than ever."""
+        try:
+            await self.ask(qmp.PING, STALL_ANSWER_SECONDS)
+        except DriverError:
+            return False
+        try:
+            state = qmp.run_state(await self.ask(qmp.QUERY_STATUS, STALL_ANSWER_SECONDS))
+        except DriverError:
+            return held  # its main loop is stuck in the checkpoint
+        return state in HELD or (not held and state == RUNNING)
 
     def _stop_stall_timer(self) -> None:
         if self._stall is not None:

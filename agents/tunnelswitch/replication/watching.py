@@ -205,6 +205,7 @@ def _but_sequence(seen: ServiceSeen) -> tuple[object, ...]:
 async def wait_for(event: asyncio.Event, limit_seconds: float) -> None:
     """Wait for an event, no longer than the limit."""
     try:
-        await asyncio.wait_for(event.wait(), limit_seconds)
+        async with asyncio.timeout(limit_seconds):  # Python 3.11's wait_for loses a cancellation that meets the event
+            await event.wait()
     except TimeoutError:
         return
