@@ -130,7 +130,7 @@ def test_a_cut_of_any_length_is_measured_to_the_spacing(spacing_ms: int, before:
     kept = [*range(before), *range(before + lost, before + lost + 20)]
     facts = feed(new(), [(n * spacing, rtp(first + n, n * spacing_ms * 8)) for n in kept])
     gap = (lost + 1) * spacing
-    if gap > max(4 * spacing, 15 * MS):
+    if gap > max(2 * spacing, 15 * MS):
         (fact,) = facts
         assert fact.lost_packets == lost
         assert fact.downtime_seconds == pytest.approx(lost * spacing / 1e9, abs=1e-6)

@@ -3,7 +3,7 @@
 Pure: IPv4 packets and their kernel timestamps in, facts out. Only packets FROM a service make a flow; what clients send
 counts for `unanswered` alone. It does not reassemble, decrypt, or judge TCP flows (their pauses are normal).
 
-A gap is reported when it ends, if it was longer than four times the flow's nominal spacing (the median of its last 64
+A gap is reported when it ends, if it was longer than twice the flow's nominal spacing (the median of its last 64
 spacings) and longer than 15 ms, and if such gaps are rare in this flow: a signalling dialogue is irregular by nature
 and has no downtime that spacing could show.
 """
