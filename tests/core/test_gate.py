@@ -79,6 +79,20 @@ def test_what_ovsdb_holds_is_believed_over_memory(gate: Gate) -> None:
     assert repair.expected == MINE
 
 
+def test_right_rows_are_confirmed_once_and_again_after_ovsdb_was_lost(gate: Gate) -> None:
+    seen = DataPlaneSeen({"voip": MINE}, frozenset({"t3-pbx"}))
+    gate.saw(seen)
+    assert names(gate.step(0.0)) == ([], [])
+    assert not gate.settled(MINE)
+    gate.switched(applied("t3-pbx"))
+    assert gate.settled(MINE)
+    assert gate.step(0.1) is None
+    gate.lost()
+    gate.saw(seen)
+    assert not gate.settled(MINE)
+    assert names(gate.step(0.2)) == ([], [])
+
+
 def test_a_tunnel_with_a_wrong_key_is_made_anew_and_an_unwanted_one_goes(gate: Gate) -> None:
     both = frozenset({"t2-pbx", "t3-pbx"})
     gate.saw(DataPlaneSeen({"voip": MINE}, both, broken=both))

@@ -135,9 +135,11 @@ class OvsTunnels:
         stored, stamp = row["external_ids"].get(key), str(action.stamp)
         expected = None if action.expected is None else str(action.expected)
         if not add and not remove and stored == expected == stamp:
-            now = self._clock()
+            submitted_at = self._clock()
+            await database.wait_applied(row["next_cfg"], deadline_seconds)
             self._check_created(action)
-            return self._applied(action, Outcome(False, None, True, now, now, now))
+            now = self._clock()
+            return self._applied(action, Outcome(False, None, True, submitted_at, submitted_at, now))
         outcome = await database.transact(
             SetKeys(database.api, "Open_vSwitch", row.uuid, "external_ids", {key: stamp}),
             *(DropPort(database.api, name, self._cluster) for name in remove),

@@ -88,6 +88,7 @@ class Gate:
 
     def lost(self) -> None:
         self.seen = False
+        self.applied = None  # what the data plane does behind a lost OVSDB is to be confirmed anew
 
     def switched(self, result: SwitchApplied) -> None:
         """The answer of the transaction, whether it was still waited for or not: it describes what OVSDB holds."""
@@ -135,9 +136,9 @@ class Gate:
         ends = tuple(self.ends.values())
         wanted = wanted_ends(self.group, self.site, ends, self.present, running=running)
         add, remove = (wanted - self.present) | (wanted & self.broken), self.present - wanted
-        if self.stored == stamp and not add and not remove:
-            self.applied = stamp
+        if self.stored == stamp and self.applied == stamp and not add and not remove:
             return None
+        # OVSDB holding the right rows is not the data plane following them: also an empty change is confirmed once.
         self.applied = None
         if add & self.foreign:
             self.error = f"interface {min(add & self.foreign)} exists and is not ours"

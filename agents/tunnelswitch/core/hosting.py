@@ -12,15 +12,13 @@ from dataclasses import dataclass
 
 from tunnelswitch.core import events
 from tunnelswitch.core.actions import Action, Fence, Promote, Publish, ReadRecord
+from tunnelswitch.core.certificate import Certificate
 from tunnelswitch.core.facts import (
     Applied,
-    Bus,
     CheckpointSeen,
     GroupRecord,
     Handover,
     Heartbeat,
-    Observation,
-    Path,
     PromoteFailed,
     Proof,
     ProofKind,
@@ -30,7 +28,7 @@ from tunnelswitch.core.facts import (
 )
 from tunnelswitch.core.gate import Gate
 from tunnelswitch.core.member import READ_DEADLINE_SECONDS, Member
-from tunnelswitch.core.quorum import blocking, quorum
+from tunnelswitch.core.quorum import blocking
 from tunnelswitch.core.runs import names_run
 from tunnelswitch.core.stamp import Stamp
 
@@ -39,9 +37,6 @@ PROMOTE_ATTEMPTS_MAX = 3
 PROMOTE_ROUND_SECONDS = 2.0
 REPEAT_SECONDS = 1.0
 ERROR_MAX = 500
-# X of PROTOCOL R6 (iii): rates of clocks, detection, delay and the time that a self-fence takes to execute.
-CLOCK_RATE_MARGIN = 1.001
-EXECUTION_SECONDS = 0.5
 
 
 @dataclass(slots=True)
@@ -70,16 +65,13 @@ class HostedGroup:
         self.gate = gate
         self.group = gate.group
         self.site = gate.site
+        self.certificate = Certificate(member)
         self.instances = {service.name: _absent(service.name) for service in self.group.services}
         self.latched: Stamp | None = None
         self._stamp: Stamp | None = None
         self._stamp_at = 0.0
         self._confirmed: Stamp | None = None
         self._read_at = 0.0
-        self._acks: dict[str, Stamp] = {}
-        self._old_fenced: Stamp | None = None
-        self._old_closed: Stamp | None = None
-        self._views: dict[str, tuple[float, Observation]] = {}
         self._peer_serving: Stamp | None = None
         self._lonely_since: float | None = None
         self._repeat_at = 0.0
@@ -106,14 +98,10 @@ class HostedGroup:
                 self.gate.conflicted(event, now)
             case events.SwitchFailed() if event.group == self.group.name:
                 self.gate.failed(event, now)
-            case Applied() if event.group == self.group.name and event.site in self.group.gateways:
-                self._acks[event.site] = max(event.stamp, self._acks.get(event.site, event.stamp))
-            case Applied() if event.group == self.group.name and self.record and event.site == self.record.previous:
-                self._old_closed = None if event.tunnels_present else event.stamp
+            case Applied() | Proof() if event.group == self.group.name and self.record is not None:
+                self.certificate.hear(event, self.record, now)
             case Serving() if event.group == self.group.name:
                 self._peer_serving = event.stamp
-            case Proof() if event.group == self.group.name and event.kind is ProofKind.FENCED:
-                self._old_fenced = event.stamp
             case Handover() if event.group == self.group.name:
                 self._consent(event)
             case Heartbeat():
@@ -160,8 +148,11 @@ class HostedGroup:
         if record and record.active == self.site and instance.promote_attempts >= PROMOTE_ATTEMPTS_MAX:
             instance.promote_attempts = 0
             instance.busy_until = now + PROMOTE_ROUND_SECONDS
-            error = event.error[:ERROR_MAX]
-            self._actions.append(Publish(PromoteFailed(self.site, self.group.name, record.stamp, error)))
+            self._tell_failed(record, event.error)
+
+    def _tell_failed(self, record: GroupRecord, error: str) -> None:
+        failed = PromoteFailed(self.site, self.group.name, record.stamp, error[:ERROR_MAX])
+        self._actions.append(Publish(failed))
 
     def _consent(self, request: Handover) -> None:
         """Asked to hand over under the very stamp we serve: close for good under it, whoever follows."""
@@ -173,10 +164,8 @@ class HostedGroup:
     def _watch_peer(self, beat: Heartbeat, now: float) -> None:
         """What others see of the old active; the word of the new one that it serves stands in for a lost `serving`."""
         record = self.record
-        if record is not None and not beat.late and beat.site in record.voters:
-            view = next((seen for seen in beat.observations if seen.subject == record.previous), None)
-            if view is not None:
-                self._views[beat.site] = (now, view)
+        if record is not None:
+            self.certificate.hear(beat, record, now)
         if record is None or beat.site != record.active or beat.marks.get(self.group.name) != record.stamp:
             return
         mine = [status for status in beat.services if status.group == self.group.name]
@@ -227,13 +216,7 @@ class HostedGroup:
             self._resume(instance, record, now)
         # Which site is active never changes within one decision: a gate open under it stays open through re-arms.
         going_on = (
-            gate.open
-            and stored is not None
-            and (stored.epoch, stored.decision_id)
-            == (
-                stamp.epoch,
-                stamp.decision_id,
-            )
+            gate.open and stored is not None and (stored.epoch, stored.decision_id) == (stamp.epoch, stamp.decision_id)
         )
         if going_on or self._may_expose(record, now):
             gate.want(stamp, self.site)
@@ -244,7 +227,7 @@ class HostedGroup:
             # Its switch is the certificate: until it has applied this stamp, nothing that we answer reaches a client,
             # so our end may open beside it, on the word of whoever committed.
             return True
-        return self._is_confirmed(record.stamp, now) and self.certificate(record, now) is not None
+        return self._is_confirmed(record.stamp, now) and self.certificate.of(record, now) is not None
 
     def _is_confirmed(self, stamp: Stamp, now: float) -> bool:
         if self._confirmed == stamp:
@@ -254,41 +237,12 @@ class HostedGroup:
             self._actions.append(ReadRecord(self.group.name, READ_DEADLINE_SECONDS))
         return False
 
-    def certificate(self, record: GroupRecord, now: float) -> str | None:
-        """Why the old active can serve nobody (PROTOCOL R6), or None if that is not known yet."""
-        if all(record.stamp <= self._acks.get(gateway, Stamp(0, "")) for gateway in record.gateways):
-            return "all gateways applied"
-        if self._old_fenced is not None and record.prev_id == str(self._old_fenced):
-            return "old active fenced"
-        if record.previous == self.site:
-            return "no other copy was active"
-        decided = Stamp(record.stamp.epoch, record.stamp.decision_id)
-        if self._old_closed is not None and decided <= self._old_closed:
-            return "old active closed its end"
-        return "fence time has passed" if self._fence_time_passed(record, now) else None
-
-    def _fence_time_passed(self, record: GroupRecord, now: float) -> bool:
-        """Have Q voters been out of touch with the old active, path and bus, for longer than its fence takes?
-
-        Time since the decision is not enough: in touch with them again, the old active need not fence itself.
-        """
-        timing = self.member.timing
-        wait = timing.fence_after_seconds * CLOCK_RATE_MARGIN + timing.window_seconds + EXECUTION_SECONDS
-        fresh = {voter: seen for voter, (at, seen) in self._views.items() if now - at <= 2 * timing.window_seconds}
-        fresh[self.site] = self.member.detector.observation(record.previous, now)
-        apart = sum(
-            seen.subject == record.previous
-            and (seen.path, seen.bus) == (Path.DOWN, Bus.SILENT)
-            and min(seen.path_seconds, seen.bus_seconds) >= wait
-            for voter, seen in fresh.items()
-            if voter in record.voters
-        )
-        return apart >= quorum(len(record.voters))
-
     def _resume(self, instance: Instance, record: GroupRecord, now: float) -> None:
         seen = instance.seen
         if seen.role != "standby" or not seen.run or now < instance.busy_until:
             return
+        if record.active_run and not names_run(record.active_run, seen.service, seen.run):
+            return  # it started after the record was written: it holds nobody's state
         instance.promote_attempts += 1
         instance.busy_until = now + DRIVER_DEADLINE_SECONDS
         self._actions.append(Promote(seen.service, record.stamp, record.reason, DRIVER_DEADLINE_SECONDS))
@@ -345,8 +299,7 @@ class HostedGroup:
             if record.active == self.site and names_run(record.active_run, name, run):
                 kind = ProofKind.EXITED
                 if not instance.was_active:
-                    error = f"run {run} of {name} ended before it took over"
-                    self._actions.append(Publish(PromoteFailed(self.site, self.group.name, record.stamp, error)))
+                    self._tell_failed(record, f"run {run} of {name} ended before it took over")
             elif self.latched == record.stamp and self.gate.settled(record.stamp) and not self.gate.open:
                 kind, run = ProofKind.FENCED, instance.seen.run or run
             if kind is not None:
