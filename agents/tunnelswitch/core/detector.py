@@ -53,6 +53,9 @@ class Detector:
         self._late_until = now
         self.lateness_seconds = 0.0
 
+    def __contains__(self, site: str) -> bool:
+        return site in self._peers
+
     def heard(self, site: str, now: float) -> bool:
         """A fresh heartbeat came. Returns whether the observation changed."""
         peer = self._peers.get(site)

@@ -97,7 +97,7 @@ class Member:
         return None
 
     def _hear(self, beat: Heartbeat, now: float) -> Heartbeat | None:
-        if beat.site == self.site:
+        if beat.site not in self.detector:
             return None
         stale = self._freshness.check(beat.site, beat.incarnation, beat.sequence, beat.sent_at_monotonic, now)
         if stale is not None:

@@ -27,7 +27,7 @@ async def run_switcher(deployment: Deployment, site: str) -> None:
         )
         for group in groups
     )
-    machine = Switcher(deciders, age_max_seconds=frame.timing.age_max_seconds)
+    machine = Switcher(deciders, deployment.sites, age_max_seconds=frame.timing.age_max_seconds)
     database = frame.database()
     tunnels = OvsTunnels(
         database,
