@@ -120,7 +120,7 @@ class World:
         if name.startswith("switcher"):
             evidence = Evidence(self.group, site, TIMING)
             decider = GroupDecider(evidence, gate, decider=f"{site}.{incarnation}", unix_offset_seconds=0.0)
-            return Switcher((decider,), SITES, age_max_seconds=TIMING.age_max_seconds)
+            return Switcher((decider,), self.sites, age_max_seconds=TIMING.age_max_seconds)
         others = tuple(other for other in self.sites if other != site)
         member = Member(site, incarnation, (self.group,), others, TIMING, self.now)
         if site in self.group.servers:
