@@ -7,8 +7,10 @@ checkpoints go over T1 from br-t1's own port. An agent is never QEMU's parent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab import netns, procs
@@ -21,6 +23,9 @@ from tunnelswitch_lab.procs import Proc
 
 TAP = "vm0"
 READY = "service: ready"
+# T1 goes through the userspace switch, whose packet sockets hold some 90 packets: a checkpoint sent as one burst would
+# lose a part of itself there, and wait 200 ms for the retransmission. These hold for the site's namespace (tcp(7)).
+_TCP = {"tcp_rmem": "4096 65536 98304", "tcp_rto_min_us": "10000"}
 _BOOT_SECONDS = 60.0
 _START_SECONDS = 10.0
 _TOOL_SECONDS = 5.0
@@ -88,6 +93,10 @@ async def _plug(server: Site) -> None:
         await netns.set_up(ip, TAP, mtu=names.INNER_MTU)
         index = await netns.set_up(ip, "br-t1", mtu=names.INNER_MTU)
         await ip.addr("replace", index=index, address=server.migration_address, prefixlen=24)
+    with netns.entered(server.namespace):
+        for name, value in _TCP.items():
+            with contextlib.suppress(FileNotFoundError):  # an older kernel waits longer, and that is all
+                (Path("/proc/sys/net/ipv4") / name).write_text(value)
     await _switch(server, "--may-exist", "add-port", "br-svc", TAP)
 
 
