@@ -77,6 +77,15 @@ def start(
     return Proc(name, site, namespace, pid, start_ticks(pid) or 0, str(log), tuple(command))
 
 
+def prefer(pid: int, nice: int) -> None:
+    """Give a process' session this nice value against other sessions (sched(7), autogroup).
+
+    The nice value of a process counts inside its session only then, and each of ours has one of its own.
+    """
+    with contextlib.suppress(OSError):  # no such feature, or the process has ended
+        Path(f"/proc/{pid}/autogroup").write_text(str(nice))
+
+
 def start_ticks(pid: int) -> int | None:
     """When a process started, in clock ticks since boot; None if there is none alive with this pid."""
     try:

