@@ -81,7 +81,7 @@ def _print(shown: list[Shown], out: Path, seconds: float) -> None:
     console.print(table)
     console.print(
         "Milliseconds from the fault to: its verdict, the committed epoch, the switched tunnel, the first answer.\n"
-        f"Down is what the client's 1 kHz probe missed; the paper's figure is {PAPER_SECONDS}. Done in {seconds:.0f} s.",
+        f"Down is what the client's 1 kHz probe missed; the paper's figure is {PAPER_SECONDS}. {seconds:.0f} s in all.",
         highlight=False,
         soft_wrap=True,
     )

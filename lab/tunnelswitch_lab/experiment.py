@@ -117,7 +117,8 @@ def _under(head: str, progress: Progress) -> Progress:
 async def _start(bed: Testbed, options: RunOptions, *, fresh: bool) -> None:
     if not fresh:
         await bed.reset()
-    await bed.start_service(options.lab.checkpoint_interval_ms, options.lab.workload)
+    lab = options.lab
+    await bed.start_service(lab.checkpoint_interval_ms, lab.workload, lab.realtime_priority)
     await bed.start_agents(options.lab)
 
 
@@ -158,6 +159,7 @@ async def _run(bed: Testbed, fault: Fault, options: RunOptions, number: int, pro
         multiplier=options.lab.multiplier,
         checkpoint_interval_ms=options.lab.checkpoint_interval_ms,
         realtime_priority=options.lab.realtime_priority,
+        workload=options.lab.workload,
         agents=loads,
     ).save(directory)
     files = await asyncio.to_thread(read_run, directory, recording.SERVICE)

@@ -19,13 +19,16 @@ PROGRAM = "tunnelswitch_lab.workload.rtp_service"
 _START_SECONDS = 10.0
 
 
-async def start(layout: Layout, spawn: Callable[..., Proc], checkpoint_interval_ms: float) -> None:
+async def start(
+    layout: Layout, spawn: Callable[..., Proc], checkpoint_interval_ms: float, realtime_priority: int = 0
+) -> None:
     """Start both copies, without anything that an earlier one left. Raises LabError if one does not start."""
     clear(layout)
     started = []
     for server in layout.servers:
         layout.service_state_directory(server.name).mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", PROGRAM, *_arguments(layout, server, checkpoint_interval_ms)]
+        command += ["--realtime", str(realtime_priority)]
         started.append(spawn(server.service_namespace, command, name=f"service-{server.name}"))
     for proc in started:
         pid_file = layout.service_state_directory(proc.site) / "service.pid"

@@ -129,17 +129,24 @@ class Testbed:
         self._state.add(proc)
         return proc
 
-    async def start_service(self, checkpoint_interval_ms: float | None = None, workload: str | None = None) -> None:
+    async def start_service(
+        self,
+        checkpoint_interval_ms: float | None = None,
+        workload: str | None = None,
+        realtime_priority: int | None = None,
+    ) -> None:
         """Start both copies of the protected service anew: the primary's active, the secondary's standby.
 
         What is not given is as in the lab's options. Raises LabError if a copy does not start.
         """
+        priority = self.options.realtime_priority if realtime_priority is None else realtime_priority
+        interval_ms = checkpoint_interval_ms or self.options.checkpoint_interval_ms
         await self.stop_service()
         if (workload or self.options.workload) == "vm":
             await virtual.start(self.layout, self.spawn)
         else:
             await virtual.unplug(self.layout)
-            await service.start(self.layout, self.spawn, checkpoint_interval_ms or self.options.checkpoint_interval_ms)
+            await service.start(self.layout, self.spawn, interval_ms, priority)
 
     async def start_agents(self, options: LabOptions | None = None) -> None:
         """Write the deployment file, create the epochs' records, start every agent and the switcher, wait till ready.
