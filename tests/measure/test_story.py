@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnelswitch_lab.measure.copies import Answer, overlap, packets_by_site, rollback
+from tunnelswitch_lab.measure.copies import Answer, overlap, packets_by_site, repeated, rollback
 from tunnelswitch_lab.measure.events import BusEvent, read_events
 from tunnelswitch_lab.measure.story import moved_before, protected, stamp_epoch, tell
 
@@ -166,6 +166,13 @@ def test_overlap_counts_replaced_copies_and_double_answers() -> None:
     assert overlap(clean) == 0
     assert overlap([*clean, Answer(4, "old", "a", 4)]) == 1, "the old copy spoke after the new one"
     assert overlap([*clean, Answer(3, "new", "b", 11)]) == 1, "a packet that both answered"
+
+
+def test_a_virtual_machine_may_answer_again_what_its_checkpoint_had_received() -> None:
+    answers = [Answer(1, "old", "a", 1), Answer(2, "old", "a", 2), Answer(2, "new", "b", 2), Answer(3, "new", "b", 3)]
+    assert repeated(answers) == 1
+    assert overlap(answers, replays=True) == 0
+    assert overlap([*answers, Answer(4, "old", "a", 3)], replays=True) == 1
 
 
 def test_rollback_is_what_the_new_copy_does_not_know() -> None:

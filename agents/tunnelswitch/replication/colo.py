@@ -64,7 +64,7 @@ class ColoDriver:
         Raises:
             DriverError: QEMU did not do it.
         """
-        await self._watch.set_interval(milliseconds)
+        await self._watch.protector.set_interval(milliseconds)
 
     async def promote(self, action: Promote) -> Promoted | PromotionFailed:
         """Have the standby serve from the last checkpoint. Counts when QEMU says that the machine runs by itself."""

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from tunnelswitch_lab.measure.copies import Answer, overlap, packets_by_site, rollback
+from tunnelswitch_lab.measure.copies import Answer, overlap, packets_by_site, repeated, rollback
 from tunnelswitch_lab.measure.gaps import largest_gap, largest_gap_after
 from tunnelswitch_lab.measure.runs import RunFiles
 from tunnelswitch_lab.measure.story import AGENT_MARKS, Story, tell
@@ -40,9 +40,11 @@ def summarise_run(files: RunFiles, service_port: int) -> dict[str, Any]:
     whole, after = largest_gap(arrivals), largest_gap_after(arrivals, 0.0)
     calls = [Answer(p.sequence, p.run, p.site, p.counter) for p in files.stream.packets]
     probes = [Answer(p.sequence, p.run, p.site, p.counter) for p in files.probes]
+    replays = facts.workload == "vm"
     figures: dict[str, Any] = {
         "run": facts.number,
         "fault": facts.fault,
+        "workload": facts.workload,
         "verdict": story.verdict,
         "downtime_seconds": after.downtime_seconds(PACKET_SPACING_SECONDS) if after else None,
         "max_gap_seconds": whole.length_seconds if whole else None,
@@ -57,7 +59,8 @@ def summarise_run(files: RunFiles, service_port: int) -> dict[str, Any]:
         "agent_downtime_seconds": story.downtime_seconds,
         "agent_downtime_flow": "call" if story.downtime_of_call else "probe",
         "client_packets_by_copy": packets_by_site(calls),
-        "overlap_packets": overlap(calls) + overlap(probes),
+        "overlap_packets": overlap(calls, replays=replays) + overlap(probes, replays=replays),
+        "repeated_packets": repeated(calls) + repeated(probes),
         "lateness": {
             "client_max_seconds": files.client_summary.get("lateness_max_seconds"),
             "client_p99_seconds": files.client_summary.get("lateness_p99_seconds"),

@@ -1,0 +1,240 @@
+"""Keeping one machine under protection: may it be, begin as an active, listen as a standby, go on alone without one.
+
+It acts on QEMU only through `ask`, and on the word of `colo_state` about what the machine is. It never promotes or ends
+a machine, and never waits for a peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+
+from tunnelswitch.adapters.links import Links
+from tunnelswitch.config import Colo, ColoSite
+from tunnelswitch.errors import DataPlaneError, DriverError
+from tunnelswitch.replication import colo_qmp as qmp
+from tunnelswitch.replication.colo_link import RefusedError
+from tunnelswitch.replication.colo_qmp import Command, Mode
+from tunnelswitch.replication.colo_state import HELD, INCOMING, RUNNING, Machine
+
+RETRY_SECONDS = 1.0
+RETRY_MAX_SECONDS = 5.0
+STALL_ANSWER_SECONDS = 0.1
+OVERDUE_STALLS = 4
+
+Ask = Callable[[Command, float], Awaitable[Any]]
+
+
+class Protector:
+    """The protection of one machine at one site.
+
+    Args:
+        ask: has QEMU carry out a command, see `QmpLink.ask`.
+        changed: the machine is not what it was; called from the event loop.
+        count: called with refused, sync_failed or peer_lost.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        options: Colo,
+        site: str,
+        ask: Ask,
+        changed: Callable[[], None],
+        count: Callable[[str], None],
+    ) -> None:
+        self._machine, self._options = machine, options
+        self._here: ColoSite = options.sites[site]
+        self._peer: ColoSite = next(there for name, there in options.sites.items() if name != site)
+        self._ask, self._changed, self._count = ask, changed, count
+        self._log = structlog.get_logger(__name__).bind(service=machine.service, site=site)
+        self._interval_ms = options.checkpoint_interval_ms
+        self._limit = options.timeout_seconds
+        self._retry_seconds = RETRY_SECONDS
+        self._sync_until: float | None = None
+        self._next_try_at = 0.0
+        self._stall: asyncio.TimerHandle | None = None
+        self._parting: asyncio.Task[None] | None = None
+
+    @property
+    def copying(self) -> bool:
+        """Is an attempt to begin protection under way?"""
+        return self._sync_until is not None
+
+    def forget(self) -> None:
+        """The QEMU that all this was about has ended."""
+        self._stop_timer()
+        self._sync_until = None
+        self._next_try_at, self._retry_seconds = 0.0, RETRY_SECONDS
+
+    async def close(self) -> None:
+        """Stop; the machine stays protected as it is."""
+        self._stop_timer()
+        if self._parting is not None:
+            self._parting.cancel()
+            await asyncio.wait({self._parting})
+
+    # ------------------------------------------------------------------ begin
+
+    async def settle(self) -> None:
+        """After attaching: may it be protected at all, and is the interval the configured one?
+
+        Raises:
+            DriverError: QEMU did not answer.
+        """
+        obstacle = ""
+        disks = qmp.unreplicated_disks(await self._ask(qmp.QUERY_BLOCK, self._limit))
+        if disks:
+            obstacle = f"writable disks that are not replicated: {', '.join(disks)}"
+            remedy = "make them read-only, remove them, or use QEMU's block replication"
+        elif self._machine.role == "standby" and not await self._is_muted():
+            obstacle = f"it has no object {self._options.mute_object}: as a standby it would talk to the network"
+            remedy = f"start it with -object filter-redirector,id={self._options.mute_object},... (docs/colo.md)"
+        self._machine.obstacle = obstacle
+        if obstacle:
+            self._count("refused")
+            self._log.error("not_protected", problem=obstacle, remedy=remedy)
+            self._changed()
+        elif self._machine.mode is Mode.PRIMARY:
+            await self.set_interval(self._interval_ms)
+
+    async def _is_muted(self) -> bool:
+        return self._options.mute_object in qmp.object_names(await self._ask(qmp.LIST_OBJECTS, self._limit))
+
+    async def set_interval(self, milliseconds: int) -> None:
+        """Change the time between checkpoints; in force at once.
+
+        Raises:
+            DriverError: QEMU did not do it.
+        """
+        self._interval_ms = milliseconds
+        if qmp.interval_milliseconds(await self._ask(qmp.QUERY_PARAMETERS, self._limit)) != milliseconds:
+            await self._ask(qmp.set_interval(milliseconds), self._limit)
+            self._log.info("interval_set", milliseconds=milliseconds)
+
+    async def keep(self) -> None:
+        """Take the next step towards protection, if there is one to take.
+
+        Raises:
+            DriverError: QEMU did not do it.
+        """
+        machine, now = self._machine, asyncio.get_running_loop().time()
+        if machine.obstacle:
+            return
+        if machine.run_state == INCOMING and not machine.migration:
+            await self._route_quickly()
+            await self._ask(qmp.ENABLE, self._limit)
+            await self._ask(qmp.listen_on(self._here.migration_address), self._limit)
+            self._log.info("waiting_for_state", address=self._here.migration_address)
+        elif self._sync_until is not None and now > self._sync_until:
+            await self._ask(qmp.CANCEL, self._limit)
+        elif self._sync_until is None and machine.wants_protection and now >= self._next_try_at:
+            await self._begin(now)
+
+    async def _begin(self, now: float) -> None:
+        await self._route_quickly()
+        await self._ask(qmp.ENABLE, self._limit)
+        await self._ask(qmp.set_interval(self._interval_ms), self._limit)
+        self._sync_until = now + self._options.sync_seconds
+        try:
+            await self._ask(qmp.migrate_to(self._peer.migration_address), self._limit)
+        except RefusedError as error:
+            self.attempted(Mode.NONE, error.problem)
+
+    def attempted(self, mode: Mode, error: str) -> None:
+        """An attempt to begin protection has ended, one way or the other."""
+        if self._sync_until is None:
+            return
+        self._sync_until = None
+        if mode is Mode.NONE:
+            self._count("sync_failed")
+            self._log.info("not_yet_protected", peer=self._peer.migration_address, error=error)
+            self._next_try_at = asyncio.get_running_loop().time() + self._retry_seconds
+            self._retry_seconds = min(2 * self._retry_seconds, RETRY_MAX_SECONDS)
+        else:
+            self._retry_seconds = RETRY_SECONDS
+
+    async def _route_quickly(self) -> None:
+        """Have checkpoints acknowledged at once; without it they only take longer."""
+        if not self._options.quickack or not self._here.device:
+            return
+        host = self._peer.migration_address.rpartition(":")[0].strip("[]")
+        try:
+            async with asyncio.timeout(self._limit), Links() as links:
+                await links.ensure_quickack(self._here.device, host)
+        except (DataPlaneError, OSError, TimeoutError) as error:
+            self._log.warning("no_quickack", error=str(error))
+
+    # ------------------------------------------------------------------ without a standby
+
+    def heard(self, event: str) -> None:
+        """QEMU told of a checkpoint's beginning or end, or of the end of them all; `colo_state` knows already."""
+        if event in (qmp.STOP, qmp.RESUME):
+            self._expect(held=event == qmp.STOP)
+        elif event == qmp.COLO_EXIT:
+            self._stop_timer()
+            if self._machine.peer_lost:
+                self._changed()
+                self._part("the connection to it ended")
+
+    def expect_checkpoints(self) -> None:
+        """Be on the watch for the next checkpoint, unless that is so already."""
+        if self._stall is None:
+            self._expect(held=False)
+
+    def _expect(self, *, held: bool) -> None:
+        """A primary must resume soon, and stop again for the next checkpoint; one that does not waits for its peer."""
+        self._stop_timer()
+        if self._machine.mode is not Mode.PRIMARY or self._machine.peer_lost:
+            return
+        seconds = self._options.stall_seconds
+        if not held:
+            seconds = self._interval_ms / 1000 + OVERDUE_STALLS * seconds
+        self._stall = asyncio.get_running_loop().call_later(seconds, self._stalled, seconds, held)
+
+    def _stalled(self, seconds: float, held: bool) -> None:
+        self._stall = None
+        self._part(f"{'a checkpoint took longer than' if held else 'no checkpoint for'} {seconds:g} s", held=held)
+
+    def _part(self, reason: str, *, held: bool = False) -> None:
+        if self._parting is None or self._parting.done():
+            self._parting = asyncio.create_task(self._go_alone(reason, held))
+
+    async def _go_alone(self, reason: str, held: bool) -> None:
+        """The standby is lost: free the machine, and say that nobody stands by."""
+        machine = self._machine
+        if not machine.peer_lost and not await self._waits_for_peer(held):
+            self._expect(held=held)
+            return
+        if machine.mode is not Mode.PRIMARY:
+            return
+        machine.peer_lost = True
+        self._count("peer_lost")
+        self._log.warning("goes_on_alone", reason=reason)
+        self._changed()
+        for command in (qmp.CUT, qmp.PEER_LOST):
+            try:
+                await self._ask(command, self._limit)
+            except DriverError as error:  # there is nothing to cut, or QEMU ends just now: looking will tell
+                self._log.info("not_needed", command=command.name, answer=error.problem)
+
+    async def _waits_for_peer(self, held: bool) -> bool:
+        """Is it the peer that is late? A machine that an operator stopped is not, nor a QEMU that itself hangs: then
+        the standby is worth more than ever."""
+        try:
+            await self._ask(qmp.PING, STALL_ANSWER_SECONDS)
+        except DriverError:
+            return False
+        try:
+            state = qmp.run_state(await self._ask(qmp.QUERY_STATUS, STALL_ANSWER_SECONDS))
+        except DriverError:
+            return held  # its main loop is stuck in the checkpoint
+        return state in HELD or (not held and state == RUNNING)
+
+    def _stop_timer(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
