@@ -100,6 +100,8 @@ def down(
 def demo(
     out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/demo"),
     detect: Detect = "10x3",
+    workload: Workload = "process",
+    checkpoint_interval: Interval = None,
     name: Name = "demo",
 ) -> None:
     """The main job: lose a site, then crash a service, and show what a client on the phone saw."""
@@ -108,7 +110,8 @@ def demo(
     usable_layout(name)
     from tunnelswitch_lab.demo import run_demo
 
-    lab = LabOptions(name, interval_seconds, multiplier, DEFAULT_REALTIME_PRIORITY)
+    protected = _protected(workload, checkpoint_interval)
+    lab = LabOptions(name, interval_seconds, multiplier, DEFAULT_REALTIME_PRIORITY, *protected)
     _finish(run_demo(RunOptions(lab, "", out)))
 
 

@@ -13,6 +13,7 @@ from tunnelswitch_lab.state import State
 def describe(state: State) -> dict[str, Any]:
     """Every namespace, address, process, socket and URL of a lab. `alive` is as of now."""
     layout = state.layout
+    virtual = state.options.workload == "vm"
     return {
         "name": layout.name,
         "ready": state.ready,
@@ -43,6 +44,8 @@ def describe(state: State) -> dict[str, Any]:
             "mac": names.SERVICE_MAC,
             "rtp": f"{names.SERVICE_ADDRESS}:{names.RTP_PORT}",
             "probe": f"{names.SERVICE_ADDRESS}:{names.PROBE_PORT}",
+            "workload": state.options.workload,
+            "qmp_sockets": {s.name: str(layout.qmp_socket(s.name)) for s in layout.servers} if virtual else {},
             "state_directories": {s.name: str(layout.service_state_directory(s.name)) for s in layout.servers},
         },
         "processes": [
