@@ -93,6 +93,20 @@ async def test_a_standby_that_hangs_does_not_hold_the_active(machines: Machines)
             await asyncio.sleep(0.05)
 
 
+async def test_a_peer_that_accepts_and_hangs_does_not_hold_the_machine(machines: Machines) -> None:
+    machines.boot("two", standby=True)
+    second = await machines.watch("two")
+    await until(lambda: second.seen.role == "standby")
+    await asyncio.sleep(0.5)  # it listens now
+    machines.signal("two", signal.SIGSTOP)
+    machines.boot("one")
+    first = await machines.watch("one", stall_seconds=0.2)
+    await until(lambda: first.counts["sync_failed"] == 1)
+    assert first.seen.role == "active"
+    await machines.unwatch("one")
+    assert (await machines.ask("one", "query-status"))["status"] == "running"
+
+
 async def test_the_standby_serves_although_the_active_only_hangs(machines: Machines) -> None:
     first, second = await machines.protected(stall_seconds=0.1)
     machines.signal("one", signal.SIGSTOP)

@@ -106,10 +106,8 @@ class ColoDriver:
                 raise answer  # what is refused was done before; whether it serves is seen below
         while not running.ended.is_set():
             mode = qmp.mode(await self._watch.ask(qmp.QUERY_COLO, limit_at - now()))
-            if (
-                mode is Mode.NONE
-                and qmp.run_state(await self._watch.ask(qmp.QUERY_STATUS, limit_at - now())) == RUNNING
-            ):
+            state = qmp.run_state(await self._watch.ask(qmp.QUERY_STATUS, limit_at - now()))
+            if mode is Mode.NONE and state == RUNNING:
                 return
             if now() > limit_at:
                 raise DriverError(f"QEMU took the order but does not run by itself (mode {mode})")

@@ -21,9 +21,15 @@ from tunnelswitch.replication.colo_qmp import Command, Mode
 from tunnelswitch.replication.colo_state import HELD, INCOMING, RUNNING, Machine
 
 RETRY_SECONDS = 1.0
+# QEMU puts its part as a secondary away after it has taken over; only then may it begin as a primary.
+SETTLE_SECONDS = 2.0
 RETRY_MAX_SECONDS = 5.0
 STALL_ANSWER_SECONDS = 0.1
+PART_SECONDS = 0.5
 OVERDUE_STALLS = 4
+# A peer that accepts and then says nothing holds the machine each time: it is not tried soon again.
+HUNG_RETRY_SECONDS = 10.0
+HUNG_RETRY_MAX_SECONDS = 300.0
 
 Ask = Callable[[Command, float], Awaitable[Any]]
 
@@ -56,8 +62,10 @@ class Protector:
         self._retry_seconds = RETRY_SECONDS
         self._sync_until: float | None = None
         self._next_try_at = 0.0
+        self._hung_seconds = HUNG_RETRY_SECONDS
         self._stall: asyncio.TimerHandle | None = None
         self._parting: asyncio.Task[None] | None = None
+        self._closed = False
 
     @property
     def copying(self) -> bool:
@@ -70,10 +78,17 @@ class Protector:
         self._sync_until = None
         self._next_try_at, self._retry_seconds = 0.0, RETRY_SECONDS
 
+    def promoted(self) -> None:
+        """The machine serves by itself from now on."""
+        self._stop_timer()
+        self._not_before(SETTLE_SECONDS)
+
     async def close(self) -> None:
         """Stop; the machine stays protected as it is."""
+        self._closed = True
         self._stop_timer()
         if self._parting is not None:
+            await asyncio.wait({self._parting}, timeout=PART_SECONDS)  # a machine is not left half freed
             self._parting.cancel()
             await asyncio.wait({self._parting})
 
@@ -152,10 +167,17 @@ class Protector:
         if mode is Mode.NONE:
             self._count("sync_failed")
             self._log.info("not_yet_protected", peer=self._peer.migration_address, error=error)
-            self._next_try_at = asyncio.get_running_loop().time() + self._retry_seconds
+            self._not_before(self._retry_seconds)
             self._retry_seconds = min(2 * self._retry_seconds, RETRY_MAX_SECONDS)
         else:
-            self._retry_seconds = RETRY_SECONDS
+            self._retry_seconds, self._hung_seconds = RETRY_SECONDS, HUNG_RETRY_SECONDS
+
+    def _not_before(self, seconds: float) -> None:
+        self._next_try_at = max(self._next_try_at, asyncio.get_running_loop().time() + seconds)
+
+    def _peer_hung(self) -> None:
+        self._not_before(self._hung_seconds)
+        self._hung_seconds = min(2 * self._hung_seconds, HUNG_RETRY_MAX_SECONDS)
 
     async def _route_quickly(self) -> None:
         """Have checkpoints acknowledged at once; without it they only take longer."""
@@ -188,10 +210,14 @@ class Protector:
     def _expect(self, *, held: bool) -> None:
         """A primary must resume soon, and stop again for the next checkpoint; one that does not waits for its peer."""
         self._stop_timer()
-        if self._machine.mode is not Mode.PRIMARY or self._machine.peer_lost:
+        if self._closed or self._machine.peer_lost:
             return
         seconds = self._options.stall_seconds
-        if not held:
+        if self._machine.mode is Mode.NONE and self.copying and held:  # the last step before the first checkpoint
+            seconds *= OVERDUE_STALLS
+        elif self._machine.mode is not Mode.PRIMARY:
+            return
+        elif not held:
             seconds = self._interval_ms / 1000 + OVERDUE_STALLS * seconds
         self._stall = asyncio.get_running_loop().call_later(seconds, self._stalled, seconds, held)
 
@@ -206,8 +232,14 @@ class Protector:
     async def _go_alone(self, reason: str, held: bool) -> None:
         """The standby is lost: free the machine, and say that nobody stands by."""
         machine = self._machine
-        if not machine.peer_lost and not await self._waits_for_peer(held):
-            self._expect(held=held)
+        if not machine.peer_lost:
+            if not await self._waits_for_peer(held):
+                self._expect(held=held)
+                return
+            self._peer_hung()
+        if machine.mode is Mode.NONE:
+            self._log.warning("gives_up_copying", reason=reason)
+            await self._do(qmp.CUT)
             return
         if machine.mode is not Mode.PRIMARY:
             return
@@ -215,11 +247,15 @@ class Protector:
         self._count("peer_lost")
         self._log.warning("goes_on_alone", reason=reason)
         self._changed()
-        for command in (qmp.CUT, qmp.PEER_LOST):
-            try:
-                await self._ask(command, self._limit)
-            except DriverError as error:  # there is nothing to cut, or QEMU ends just now: looking will tell
-                self._log.info("not_needed", command=command.name, answer=error.problem)
+        await self._do(qmp.CUT)
+        await self._do(qmp.PEER_LOST)
+
+    async def _do(self, command: Command) -> None:
+        """Have it done; what does not work is not needed (nothing to cut, QEMU just ends), and looking will tell."""
+        try:
+            await self._ask(command, self._limit)
+        except DriverError as error:
+            self._log.info("not_needed", command=command.name, answer=error.problem)
 
     async def _waits_for_peer(self, held: bool) -> bool:
         """Is it the peer that is late? A machine that an operator stopped is not, nor a QEMU that itself hangs: then

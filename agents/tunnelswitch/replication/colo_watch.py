@@ -71,10 +71,10 @@ class MachineWatch:
 
     async def close(self) -> None:
         """Stop looking; QEMU goes on, protected as it is."""
+        await self.protector.close()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        await self.protector.close()
         if self.running is not None:
             self.running.close()
 
@@ -86,6 +86,7 @@ class MachineWatch:
         """A verified promotion: what was asked before it is of the past."""
         self._version += 1
         self.machine.promoted()
+        self.protector.promoted()
         self._tell()
         self._wake.set()
 
