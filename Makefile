@@ -3,7 +3,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:/usr/sbin:/sbin:$(PATH)
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint compose-test clean
 
 setup:
 	@sh deploy/setup
@@ -12,13 +12,17 @@ demo: setup
 	@$(BIN)/tunnelswitch-lab demo --out out/demo
 
 lint: setup
-	@$(BIN)/ruff format --check agents lab tests
-	@$(BIN)/ruff check agents lab tests
+	@$(BIN)/ruff format --check agents lab tests deploy
+	@$(BIN)/ruff check agents lab tests deploy
 	@$(BIN)/mypy
 	@PYTHONPATH=agents:lab $(BIN)/lint-imports
 
 test: lint
 	@$(BIN)/pytest
+
+# Builds and runs docker-compose.yml on an engine of its own; installs what that needs. See docs/containers.md.
+compose-test:
+	@sh deploy/compose-test
 
 clean:
 	@if [ -x $(BIN)/tunnelswitch-lab ]; then $(BIN)/tunnelswitch-lab down --all; fi
