@@ -129,7 +129,7 @@ async def _run(bed: Testbed, fault: Fault, options: RunOptions, number: int, pro
     """
     directory, active = results.run_directory(options.out, number), names.SERVERS[0]
     directory.mkdir(parents=True, exist_ok=True)
-    recorders = Recording(bed, directory, realtime=options.lab.realtime_priority > 0)
+    recorders = Recording(bed, directory)
     try:
         progress("the client calls")
         await recorders.start()

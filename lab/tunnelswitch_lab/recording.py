@@ -23,7 +23,7 @@ from tunnelswitch_lab.testbed import Testbed
 
 SERVICE = (names.SERVICE_ADDRESS, names.RTP_PORT)
 _CLIENT_DEVICE = "eth0"
-_CLIENT_PRIORITY = 1  # above every ordinary process, below every agent
+_CLIENT_PRIORITY = 1  # above every ordinary process: one late slice would look like an outage
 _START_SECONDS = 10.0
 _STOP_SECONDS = 5.0
 _PCAP_HEADER_BYTES = 24
@@ -32,10 +32,9 @@ _PCAP_HEADER_BYTES = 24
 class Recording:
     """The processes of one run, writing into its directory."""
 
-    def __init__(self, bed: Testbed, directory: Path, realtime: bool) -> None:
+    def __init__(self, bed: Testbed, directory: Path) -> None:
         self._bed = bed
         self._directory = directory
-        self._priority = _CLIENT_PRIORITY if realtime else 0
         self._watchers: list[Proc] = []
         self._clients: list[Proc] = []
 
@@ -50,7 +49,7 @@ class Recording:
         ]
         await self._wait(events.exists, self._watchers[0])
         await self._wait(lambda: capture.exists() and capture.stat().st_size >= _PCAP_HEADER_BYTES, self._watchers[1])
-        whom = {"host": names.SERVICE_ADDRESS, "realtime": self._priority}
+        whom = {"host": names.SERVICE_ADDRESS, "realtime": _CLIENT_PRIORITY}
         rtp, probe = self._directory / RTP_TRACE, self._directory / PROBE_TRACE
         self._clients = [
             self._spawn("client", "workload.rtp_client", port=names.RTP_PORT, out=rtp, **whom),
