@@ -124,7 +124,7 @@ def run_series(
     detect: Detect = "20x3",
     runs: Annotated[int, typer.Option(min=1, max=1000, help="how many times")] = 1,
     name: Name = "lab",
-    realtime: Annotated[bool, typer.Option("--realtime/--no-realtime", help="SCHED_FIFO for agents and service")] = False,
+    realtime: Annotated[bool, typer.Option("--realtime/--no-realtime", help="SCHED_FIFO for all of ours")] = False,
 ) -> None:
     """Inject a fault, measure what the clients saw, and write it all down."""
     protected = _protected(workload, checkpoint_interval)
