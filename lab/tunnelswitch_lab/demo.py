@@ -57,7 +57,7 @@ async def _show(options: RunOptions) -> Shown:
 def _print(shown: list[Shown], out: Path, seconds: float) -> None:
     console = Console()
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for column in ("fault", "verdict", "serves now", "tunnel"):
+    for column in ("fault", "verdict", "serves now"):
         table.add_column(column, no_wrap=True)
     # Narrow on purpose: it must fit 80 columns.
     for column in ("seen", "epoch", "switch", "answer", "down", "lost"):
@@ -72,7 +72,6 @@ def _print(shown: list[Shown], out: Path, seconds: float) -> None:
             one.fault,
             run["verdict"],
             run["active_site"],
-            " ".join(run["gateway_tunnels"]),
             *(_milliseconds(phase) for phase in phases),
             _milliseconds(run["probe_downtime_seconds"]),
             str(run["lost_packets"]),
