@@ -66,6 +66,19 @@ def test_a_live_active_is_not_left_for_a_path_that_is_down(world: World) -> None
     assert "path from gateway to secondary is not up" in reasons(world, "refuse")
 
 
+def test_a_crash_that_cannot_be_decided_yet_stays_a_crash(world: World) -> None:
+    world.store_up = False
+    crashed_at = world.now
+    world.crash_service("primary")
+    world.tell("primary", events.ServiceSeen("pbx", "", "stopped", facts.Protection.STOPPED, in_sync=False))
+    world.run(3.0)
+    assert not world.said(facts.PromoteFailed, crashed_at), "it had served: nobody failed to take over"
+    world.store_up = True
+    world.run(3.0)
+    assert world.answering_copies() == {"secondary"}
+    assert world.record.reason is Reason.PROOF
+
+
 def test_end_of_an_earlier_run_moves_nothing(world: World) -> None:
     world.tell("primary", events.RunExited("pbx", "run-of-yesterday"))
     world.run(2.0)

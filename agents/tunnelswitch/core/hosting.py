@@ -47,6 +47,7 @@ class Instance:
     checkpoint_sequence: int = 0
     checkpoint_at: float | None = None
     exited_run: str = ""
+    exited_had_served: bool = False
     busy_until: float = 0.0
     promote_attempts: int = 0
     was_active: bool = False
@@ -125,7 +126,8 @@ class HostedGroup:
                 instance.checkpoint_sequence, instance.checkpoint_at = event.sequence, now
                 self._actions.append(Publish(event))
             case events.RunExited():
-                instance.exited_run = event.run
+                if event.run != instance.exited_run:
+                    instance.exited_run, instance.exited_had_served = event.run, instance.was_active
                 if instance.seen.run == event.run:
                     instance.seen = events.ServiceSeen(event.service, event.run, "stopped", Protection.STOPPED, False)
                 self._repeat_at = now
@@ -298,7 +300,7 @@ class HostedGroup:
             run = instance.exited_run
             if record.active == self.site and names_run(record.active_run, name, run):
                 kind = ProofKind.EXITED
-                if not instance.was_active:
+                if not instance.exited_had_served:
                     self._tell_failed(record, f"run {run} of {name} ended before it took over")
             elif self.latched == record.stamp and self.gate.settled(record.stamp) and not self.gate.open:
                 kind, run = ProofKind.FENCED, instance.seen.run or run
