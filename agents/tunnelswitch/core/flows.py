@@ -4,8 +4,9 @@ Pure: IPv4 packets and their kernel timestamps in, facts out. Only packets FROM 
 counts for `unanswered` alone. It does not reassemble, decrypt, or judge TCP flows (their pauses are normal).
 
 A gap is reported when it ends, if it was longer than twice the flow's nominal spacing (the median of its last 64
-spacings) and longer than 15 ms, and if such gaps are rare in this flow: a signalling dialogue is irregular by nature
-and has no downtime that spacing could show.
+spacings; 1.5 times where RTP says that packets are missing, for one lost packet is a gap of two spacings, give or take
+jitter) and longer than 15 ms, and if such gaps are rare in this flow: a signalling dialogue is irregular by nature and
+has no downtime that spacing could show.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class FlowLimits:
     Attributes:
         flows: how many flows are followed; the least recently seen one is forgotten.
         gap_factor: a gap is longer than this many nominal spacings ...
+        lossy_gap_factor: ... or, where RTP packets are missing in it, than this many ...
         gap_floor_seconds: ... and longer than this.
         forget_seconds: a flow silent for longer is a new one: its gap is a pause between two calls, not downtime.
         unanswered_seconds: shorter waits for an answer are not told.
@@ -42,6 +44,7 @@ class FlowLimits:
 
     flows: int = 1024
     gap_factor: float = 2.0
+    lossy_gap_factor: float = 1.5
     gap_floor_seconds: float = 0.015
     forget_seconds: float = 300.0
     unanswered_seconds: float = 0.1
@@ -71,7 +74,8 @@ class _Flow:
         self.last_ns = max(self.last_ns, at_ns)
         nominal_ns = 0
         if spacing_ns > limits.gap_floor_seconds * NANOSECONDS:
-            nominal_ns = self._nominal_ns(spacing_ns, limits)
+            factor = limits.lossy_gap_factor if lost else limits.gap_factor
+            nominal_ns = self._nominal_ns(spacing_ns, factor, limits.gap_floor_seconds)
         self._spacings.append(spacing_ns)
         if not nominal_ns:
             return None
@@ -79,7 +83,7 @@ class _Flow:
             lost = max(0, round(spacing_ns / nominal_ns) - 1)
         return spacing_ns, nominal_ns, lost, max(self._jitters, default=0.0)
 
-    def _nominal_ns(self, spacing_ns: int, limits: FlowLimits) -> int:
+    def _nominal_ns(self, spacing_ns: int, factor: float, floor_seconds: float) -> int:
         """The usual spacing if `spacing_ns` is a gap beside it and gaps are rare, else 0.
 
         Usual is the median; where packets come in bursts (a switch short of processor time) that says next to nothing,
@@ -89,10 +93,10 @@ class _Flow:
         if count < _MIN_SPACINGS:
             return 0
         ordered = sorted(self._spacings)
-        floor_ns = round(limits.gap_floor_seconds * NANOSECONDS)
+        floor_ns = round(floor_seconds * NANOSECONDS)
         mean_ns = sum(min(spacing, floor_ns) for spacing in ordered) // count
         usual_ns = max(1, ordered[count // 2], mean_ns)
-        limit_ns = max(limits.gap_factor * usual_ns, floor_ns)
+        limit_ns = max(factor * usual_ns, floor_ns)
         return usual_ns if ordered[-1 - count // _RARE] <= limit_ns < spacing_ns else 0
 
 

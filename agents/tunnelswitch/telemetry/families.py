@@ -28,6 +28,9 @@ class Families:
             "downtime_seconds", "Gaps in the packets that clients received", DOWNTIME_BUCKETS, "service"
         )
         self.last_downtime = self._gauge("last_downtime_seconds", "The last such gap", "service")
+        self.failover_downtime = self._gauge(
+            "failover_downtime_seconds", "The longest such gap around the last move; 0: no packet was missed", "service"
+        )
         self.last_gap = self._gauge("last_gap_seconds", "The last such gap, nominal spacing included", "service")
         self.jitter = self._gauge("jitter_max_seconds", "Greatest RFC 3550 jitter around the last gap", "service")
         self.lost_packets = self._counter("lost_packets", "RTP packets lost in gaps", "service")

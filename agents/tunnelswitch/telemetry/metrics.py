@@ -6,6 +6,7 @@ and reads no clock of its own except at a scrape.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from tunnelswitch.telemetry.phases import PHASES, phase_seconds
 from tunnelswitch.telemetry.spoken import Spoken
 
 COMMITS_WAITING_MAX = 256
+AFTER_MOVE_SECONDS = 2.0  # a gap that began so late after a move is none of its doing
 
 
 class Metrics:
@@ -43,6 +45,13 @@ class Metrics:
         )
         self.families.registry.register(self.spoken)
         self._commits: dict[str, float] = {}
+        watches = process == "agent" and bool(deployment.sites[site].client_port)
+        self._watched = {
+            group.name: [service.name for service in group.services]
+            for group in deployment.groups_at(site)
+            if watches and site in group.gateways
+        }
+        self._moved: dict[str, tuple[float, float]] = {}
         self._sites = tuple(deployment.sites)
         self._ends = {
             end.interface: end
@@ -51,15 +60,14 @@ class Metrics:
         }
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             facts.Heartbeat: self._heartbeat,
-            facts.Epoch: lambda event, now: self._record(event.record),
+            facts.Epoch: lambda event, now: self._record(event.record, now),
             facts.Traffic: self._traffic,
             facts.CheckpointSeen: self._checkpoint,
-            events.RecordRead: lambda event, now: self._record(event.record),
+            events.RecordRead: lambda event, now: self._record(event.record, now),
             events.Committed: self._committed,
             events.CommitRefused: lambda event, now: self._commit_ended(event.group, "refused"),
             events.CommitUnknown: lambda event, now: self._commit_ended(event.group, "unknown"),
             events.DataPlaneSeen: self._data_plane,
-            events.DataPlaneLost: lambda event, now: self.ovsdb_state(False),
             events.SwitchApplied: self._switched,
             events.SwitchConflict: lambda event, now: self._switch_failed(event.group, "conflict"),
             events.SwitchFailed: lambda event, now: self._switch_failed(event.group, "failed"),
@@ -96,9 +104,9 @@ class Metrics:
         """NATS came or went."""
         self.families.bus_connected.set(connected)
 
-    def ovsdb_state(self, connected: bool) -> None:
-        """OVSDB came or went."""
-        self.families.ovsdb_connected.set(connected)
+    def watch_ovsdb(self, connected: Callable[[], bool]) -> None:
+        """Ask at every scrape whether OVSDB answers."""
+        self.families.ovsdb_connected.set_function(lambda: float(connected()))
 
     def pull(self, name: str, source: Callable[[], int]) -> None:
         """Read a counter from its owner at every scrape; `name` is one of `ages.PULLED`."""
@@ -115,7 +123,7 @@ class Metrics:
     def _heartbeat(self, event: facts.Heartbeat, now: float) -> None:
         self.ages.heartbeats[event.site] = now
 
-    def _record(self, record: GroupRecord | None) -> None:
+    def _record(self, record: GroupRecord | None, now: float) -> None:
         if record is None:
             return
         if (known := self._records.get(record.group)) is not None and known.stamp >= record.stamp:
@@ -128,11 +136,18 @@ class Metrics:
             families.active_site.labels(record.group, site).set(site == record.active)
         if known is not None and known.active != record.active:
             families.switches.labels(record.group, record.reason.value).inc()
+            for service in self._watched.get(record.group, ()):
+                self._moved[service] = (now, 0.0)
+                families.failover_downtime.labels(service).set(0.0)
 
     def _traffic(self, event: facts.Traffic, now: float) -> None:
         families = self.families
         families.downtime.labels(event.service).observe(event.downtime_seconds)
         families.last_downtime.labels(event.service).set(event.downtime_seconds)
+        moved_at, longest_seconds = self._moved.get(event.service, (-math.inf, 0.0))
+        if now - moved_at <= event.gap_seconds + AFTER_MOVE_SECONDS and event.downtime_seconds > longest_seconds:
+            self._moved[event.service] = (moved_at, event.downtime_seconds)
+            families.failover_downtime.labels(event.service).set(event.downtime_seconds)
         families.last_gap.labels(event.service).set(event.gap_seconds)
         families.jitter.labels(event.service).set(event.jitter_max_seconds)
         families.lost_packets.labels(event.service).inc(max(0, event.lost_packets))
@@ -153,14 +168,13 @@ class Metrics:
         if started_at is not None:
             self.families.commit_seconds.labels(event.record.group).observe(now - started_at)
         self._commit_ended(event.record.group, "committed")
-        self._record(event.record)
+        self._record(event.record, now)
 
     def _commit_ended(self, group: str, result: str) -> None:
         self._commits.pop(group, None)
         self.families.commits.labels(group, result).inc()
 
     def _data_plane(self, event: events.DataPlaneSeen, now: float) -> None:
-        self.ovsdb_state(True)
         self.families.foreign_tunnels.set(len(event.foreign))
         self._tunnels(event.present, self._ends)
 
@@ -185,8 +199,6 @@ class Metrics:
 
     def _path(self, event: events.PathChanged, now: float) -> None:
         self.families.path_up.labels(event.site).set(event.path is facts.Path.UP)
-        if event.path is not facts.Path.UNKNOWN:
-            self.ovsdb_state(True)  # BFD's word came through it
 
     def _leader(self, event: events.LeaderSeen, now: float) -> None:
         for site in self._sites:
