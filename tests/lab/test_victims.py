@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -51,10 +52,13 @@ class Running:
         programs = [proc for proc in self.bed._state.procs if proc.name.startswith(("agent-", "switcher-"))]
         return "".join(Path(proc.log).read_text() for proc in programs)
 
-    async def metric(self, site: str, endpoint: str, name: str) -> float:
+    async def get(self, site: str, endpoint: str, path: str) -> tuple[int, bytes]:
         where = self.bed.layout.site(site)
         address = where.agent_metrics if endpoint == "agent" else where.switcher_metrics
-        code, body = await netns.http_get(where.namespace, address, "/metrics")
+        return await netns.http_get(where.namespace, address, path)
+
+    async def metric(self, site: str, endpoint: str, name: str) -> float:
+        code, body = await self.get(site, endpoint, "/metrics")
         assert code == 200
         lines = [line for line in body.decode().splitlines() if line.startswith(name)]
         return sum(float(line.rpartition(" ")[2]) for line in lines)
@@ -99,7 +103,7 @@ async def test_killed_and_restarted_programs_are_no_blip_for_clients(running: Ru
     watching = asyncio.create_task(asyncio.to_thread(running.client.watch, 8.0))
     for kind, site in (("switcher", "gateway"), ("agent", "gateway"), ("agent", "primary"), ("agent", "secondary")):
         proc = running.proc(f"{kind}-{site}")
-        proc.signal(9)
+        proc.signal(signal.SIGKILL)
         await procs.wait_gone([proc.pid], 5.0)
         running.start_program(kind, site)
         await asyncio.sleep(1.2)
@@ -136,13 +140,13 @@ async def test_garbage_on_the_bus_is_counted_and_changes_nothing(running: Runnin
 
 async def test_a_switcher_that_slept_through_a_failover_changes_nothing(running: Running) -> None:
     sleeper = running.proc("switcher-gateway")
-    sleeper.signal(19)
+    sleeper.signal(signal.SIGSTOP)
     running.start_program("switcher", "gateway")  # its metrics address is taken: it must say so and end
     await asyncio.sleep(1.0)
     await running.bed.inject(faults.find("service-crash"))
     await asyncio.sleep(1.0)
     assert running.tunnels() == {"t2-pbx"}, "nobody decides while the only switcher sleeps"
-    sleeper.signal(18)
+    sleeper.signal(signal.SIGCONT)
     await running.until_tunnels({"t3-pbx"})
     assert running.client.watch(0.5).copies == ["secondary"]
 
@@ -184,12 +188,12 @@ async def test_a_site_that_comes_back_serves_nobody(running: Running) -> None:
 async def test_bus_gone_leaves_traffic_as_it_is_and_back_it_works_again(running: Running) -> None:
     nodes = [proc for proc in running.bed._state.procs if proc.name.startswith("nats-") and proc.alive]
     for node in nodes:
-        node.signal(19)
+        node.signal(signal.SIGSTOP)
     view = await asyncio.to_thread(running.client.watch, 3.0)
     assert view.copies == ["primary"]
     assert len(view.replies) > 0.95 * view.asked
     for node in nodes:
-        node.signal(18)
+        node.signal(signal.SIGCONT)
     await asyncio.sleep(3.0)
     await running.until_protected()
     await running.bed.inject(faults.find("service-crash"))
@@ -197,19 +201,22 @@ async def test_bus_gone_leaves_traffic_as_it_is_and_back_it_works_again(running:
     assert running.client.watch(0.5).copies == ["secondary"]
 
 
-async def test_ovsdb_of_the_gateway_killed_and_restarted(running: Running) -> None:
+async def test_ovsdb_of_the_gateway_stops_and_comes_back(running: Running) -> None:
+    """Both processes there say so, are not ready meanwhile, and are ready again."""
     server = running.proc("ovsdb-gateway")
-    server.signal(19)
 
-    async def noticed() -> bool:
-        return await running.metric("gateway", "switcher", "tunnelswitch_ovsdb_connected") == 0.0
+    async def all_say(connected: bool) -> bool:
+        for endpoint in ("agent", "switcher"):
+            code, body = await running.get("gateway", endpoint, "/healthz")
+            said = await running.metric("gateway", endpoint, "tunnelswitch_ovsdb_connected")
+            if (code, said, b"OVSDB" in body) != ((200, 1.0, False) if connected else (503, 0.0, True)):
+                return False
+        return True
 
-    await running.until(noticed, "OVSDB declared dead")
-    server.signal(18)
-
-    async def back() -> bool:
-        return await running.metric("gateway", "switcher", "tunnelswitch_ovsdb_connected") == 1.0
-
-    await running.until(back, "OVSDB back")
+    await running.until(lambda: all_say(True), "all ready")
+    server.signal(signal.SIGSTOP)
+    await running.until(lambda: all_say(False), "OVSDB declared dead")
+    server.signal(signal.SIGCONT)
+    await running.until(lambda: all_say(True), "OVSDB back")
     assert running.tunnels() == {"t2-pbx"}
     assert await running.epoch() == 1

@@ -143,3 +143,10 @@ async def test_one_pinning_at_a_time_and_a_bound_on_everything(bench: Bench) -> 
     bench.executor.perform((actions.ReadRecord("voip", 1.0),) * (2 * RUNNING_MAX))
     assert len(bench.executor._running) <= RUNNING_MAX
     assert bench.executor.refused > 0
+
+
+async def test_a_full_executor_refuses_each_action_by_itself_and_still_publishes(bench: Bench) -> None:
+    bench.executor.perform((actions.ReadRecord("voip", 1.0),) * RUNNING_MAX)
+    bench.executor.perform((Publish(MESSAGE, flush=True), actions.ReadRecord("voip", 1.0), Publish(MESSAGE)))
+    assert bench.log.count("published") == 2
+    assert bench.executor.refused == 2, "the wait for the flush, and the read"

@@ -90,7 +90,8 @@ class Executor:
                 _tell(action.message)
             rest = batch[index + 1 :]
             if action.flush and any(not isinstance(later, actions.Publish) for later in rest):
-                self._spawn(self._after_flush(rest))
+                if self._spawn(self._after_flush(rest)) is None:
+                    self.perform(rest)  # unflushed, rather than lost: each is started or refused by itself
                 return
 
     async def _after_flush(self, rest: tuple[Action, ...]) -> None:

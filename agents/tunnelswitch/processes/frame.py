@@ -22,7 +22,7 @@ from tunnelswitch.adapters import realtime
 from tunnelswitch.adapters.nats_bus import NatsBus
 from tunnelswitch.adapters.nats_epochs import NatsEpochs
 from tunnelswitch.config import Deployment, Site
-from tunnelswitch.core.events import DataPlaneLost
+from tunnelswitch.core.events import DataPlaneLost, DataPlaneSeen
 from tunnelswitch.core.member import Timing
 from tunnelswitch.core.topology import Group, Tunnel, tunnel_ends
 from tunnelswitch.dataplane import MONITORED
@@ -84,6 +84,8 @@ class Frame:
         """Where adapters put what they see."""
         if isinstance(event, DataPlaneLost):
             self.missing["ovsdb"] = event.error
+        elif isinstance(event, DataPlaneSeen):
+            self.missing.pop("ovsdb", None)
         if self._pump is not None:
             self._pump.post(event)
 
@@ -147,14 +149,17 @@ class Frame:
         pump = self._pump = Pump(machine, executor.perform, observe=self.metrics.observe)
         executor.connect(pump.post)
         self.metrics.pull("refused_actions", lambda: executor.refused)
+        self.metrics.watch_ovsdb(lambda: database.connected)
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopped.set)
 
         def reasons() -> list[str]:
-            lacking = ready()
-            return [*self.missing.values(), *([lacking] if lacking else [])]
+            # Not every process watches tunnels; those that do not learn of a lost OVSDB here.
+            lost = f"OVSDB of {self.site}: {database.problem}" if "ovsdb" not in self.missing else None
+            gone = lost if not database.connected else None
+            return [*self.missing.values(), *(lacking for lacking in (gone, ready()) if lacking)]
 
         address = self.here.agent_metrics if self.kind == "agent" else self.here.switcher_metrics
         async with contextlib.AsyncExitStack() as stack:
@@ -190,7 +195,6 @@ class Frame:
             else:
                 break
         self.missing.pop("ovsdb", None)
-        self.metrics.ovsdb_state(True)
         for part in waiting:
             await part.start()
 
