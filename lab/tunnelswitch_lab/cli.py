@@ -100,7 +100,7 @@ def down(
 def demo(
     out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/demo"),
     detect: Detect = "10x3",
-    workload: Workload = "process",
+    workload: Annotated[str, typer.Option(help=f"what is protected: auto, {', '.join(WORKLOADS)}")] = "auto",
     checkpoint_interval: Interval = None,
     name: Name = "demo",
 ) -> None:
@@ -108,9 +108,9 @@ def demo(
     interval_seconds, multiplier = parse_detect(detect)
     check_machine()
     usable_layout(name)
-    from tunnelswitch_lab.demo import run_demo
+    from tunnelswitch_lab.demo import best_workload, run_demo
 
-    protected = _protected(workload, checkpoint_interval)
+    protected = _protected(best_workload() if workload == "auto" else workload, checkpoint_interval)
     lab = LabOptions(name, interval_seconds, multiplier, 0, *protected)
     _finish(run_demo(RunOptions(lab, "", out)))
 

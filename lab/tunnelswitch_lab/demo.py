@@ -1,13 +1,13 @@
 """The main job, shown: a site is lost, then a service crashes, and each time a client on the phone is measured.
 
-It only runs two series and prints them side by side; what must hold is checked by the experiment.
+It only runs two series and prints them side by side; what must hold is checked by the experiment. The service is a
+virtual machine, or a process where there is no QEMU to be had for one; it says which.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tunnelswitch_lab.experiment import CheckFailedError, run_experiment, say
-from tunnelswitch_lab.options import RunOptions
+from tunnelswitch_lab.guest.image import image, qemu_command
+from tunnelswitch_lab.guest.machine import kvm_works
+from tunnelswitch_lab.options import LabError, RunOptions
 
 FAULTS = ("host-loss", "service-crash")
 PAPER_SECONDS = "1.3 to 1.5 s"
@@ -30,6 +32,19 @@ class Shown:
     problem: str = ""
 
 
+def best_workload() -> str:
+    """`vm` if QEMU and a guest are here or can be fetched, else `process`, said aloud with the reason."""
+    say("a QEMU and a guest for it (fetched the first time) ...")
+    try:
+        qemu_command()
+        image()
+    except LabError as error:
+        say(f"no virtual machine can be protected here: {error}")
+        say("the protected service is a process instead")
+        return "process"
+    return "vm"
+
+
 async def run_demo(options: RunOptions) -> None:
     """Run every fault of the demo once, below `options.out`, and print a table.
 
@@ -39,7 +54,7 @@ async def run_demo(options: RunOptions) -> None:
     """
     started_at = time.monotonic()
     shown = [await _show(replace(options, fault=fault, out=options.out / fault)) for fault in FAULTS]
-    _print(shown, options.out, time.monotonic() - started_at)
+    _print(shown, options, time.monotonic() - started_at)
     failed = [f"{one.fault}: {one.problem}" for one in shown if one.problem]
     if failed:
         raise CheckFailedError("; ".join(failed))
@@ -54,7 +69,7 @@ async def _show(options: RunOptions) -> Shown:
     return Shown(options.fault, summary["runs"][-1])
 
 
-def _print(shown: list[Shown], out: Path, seconds: float) -> None:
+def _print(shown: list[Shown], options: RunOptions, seconds: float) -> None:
     console = Console()
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for column in ("fault", "verdict", "serves now"):
@@ -78,6 +93,7 @@ def _print(shown: list[Shown], out: Path, seconds: float) -> None:
         )
     console.print()
     console.print(table)
+    console.print(f"Protected: {_protected(options)}.", highlight=False, soft_wrap=True)
     console.print(
         "Milliseconds from the fault to: its verdict, the committed epoch, the switched tunnel, the first answer.\n"
         f"Down is what the client's 1 kHz probe missed; the paper's figure is {PAPER_SECONDS}. {seconds:.0f} s in all.",
@@ -85,7 +101,14 @@ def _print(shown: list[Shown], out: Path, seconds: float) -> None:
         soft_wrap=True,
     )
     for one in shown:
-        console.print(f"report: {out / one.fault / 'report.html'}", highlight=False, soft_wrap=True)
+        console.print(f"report: {options.out / one.fault / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _protected(options: RunOptions) -> str:
+    every = f"checkpointed every {options.lab.checkpoint_interval_ms:g} ms"
+    if options.lab.workload == "process":
+        return f"a process, {every}"
+    return f"a virtual machine (QEMU COLO, {'KVM' if kvm_works() else 'TCG: no KVM here'}), {every}"
 
 
 def _milliseconds(value: float | None) -> str:
