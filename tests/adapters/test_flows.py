@@ -131,6 +131,16 @@ def test_one_missing_packet_is_a_gap_and_one_late_packet_is_none() -> None:
     assert feed(new(), late) == []
 
 
+def test_an_uneven_line_does_not_hide_a_gap_with_packets_missing() -> None:
+    at, packets = 0, []
+    for n in range(60):
+        at += (12 if n % 2 else 28) * MS + (5 * MS if n % 4 == 0 else 0)
+        packets.append((at, rtp(n, n * 160)))
+    packets.append((at + 62 * MS, rtp(62, 62 * 160)))
+    (fact,) = feed(new(), packets)
+    assert fact.lost_packets == 2
+
+
 @given(
     spacing_ms=st.integers(1, 40),
     before=st.integers(20, 200),

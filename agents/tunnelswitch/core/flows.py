@@ -74,8 +74,7 @@ class _Flow:
         self.last_ns = max(self.last_ns, at_ns)
         nominal_ns = 0
         if spacing_ns > limits.gap_floor_seconds * NANOSECONDS:
-            factor = limits.lossy_gap_factor if lost else limits.gap_factor
-            nominal_ns = self._nominal_ns(spacing_ns, factor, limits.gap_floor_seconds)
+            nominal_ns = self._nominal_ns(spacing_ns, limits, lossy=bool(lost))
         self._spacings.append(spacing_ns)
         if not nominal_ns:
             return None
@@ -83,7 +82,7 @@ class _Flow:
             lost = max(0, round(spacing_ns / nominal_ns) - 1)
         return spacing_ns, nominal_ns, lost, max(self._jitters, default=0.0)
 
-    def _nominal_ns(self, spacing_ns: int, factor: float, floor_seconds: float) -> int:
+    def _nominal_ns(self, spacing_ns: int, limits: FlowLimits, *, lossy: bool) -> int:
         """The usual spacing if `spacing_ns` is a gap beside it and gaps are rare, else 0.
 
         Usual is the median; where packets come in bursts (a switch short of processor time) that says next to nothing,
@@ -93,11 +92,12 @@ class _Flow:
         if count < _MIN_SPACINGS:
             return 0
         ordered = sorted(self._spacings)
-        floor_ns = round(floor_seconds * NANOSECONDS)
+        floor_ns = round(limits.gap_floor_seconds * NANOSECONDS)
         mean_ns = sum(min(spacing, floor_ns) for spacing in ordered) // count
         usual_ns = max(1, ordered[count // 2], mean_ns)
-        limit_ns = max(factor * usual_ns, floor_ns)
-        return usual_ns if ordered[-1 - count // _RARE] <= limit_ns < spacing_ns else 0
+        rare = ordered[-1 - count // _RARE] <= max(limits.gap_factor * usual_ns, floor_ns)
+        factor = limits.lossy_gap_factor if lossy else limits.gap_factor
+        return usual_ns if rare and spacing_ns > max(factor * usual_ns, floor_ns) else 0
 
 
 @dataclass(slots=True)
