@@ -134,7 +134,7 @@ def test_one_missing_packet_is_a_gap_and_one_late_packet_is_none() -> None:
 def test_an_uneven_line_does_not_hide_a_gap_with_packets_missing() -> None:
     at, packets = 0, []
     for n in range(60):
-        at += (12 if n % 2 else 28) * MS + (5 * MS if n % 4 == 0 else 0)
+        at += (20 if n % 4 else 36) * MS
         packets.append((at, rtp(n, n * 160)))
     packets.append((at + 62 * MS, rtp(62, 62 * 160)))
     (fact,) = feed(new(), packets)
