@@ -125,6 +125,7 @@ def run_series(
     runs: Annotated[int, typer.Option(min=1, max=1000, help="how many times")] = 1,
     name: Name = "lab",
     realtime: Annotated[bool, typer.Option("--realtime/--no-realtime", help="SCHED_FIFO for all of ours")] = False,
+    keep_failed: Annotated[bool, typer.Option("--keep-failed", help="stop at a failed run, leave the lab up")] = False,
 ) -> None:
     """Inject a fault, measure what the clients saw, and write it all down."""
     protected = _protected(workload, checkpoint_interval)
@@ -138,7 +139,7 @@ def run_series(
     lab = LabOptions(name, interval_seconds, multiplier, DEFAULT_REALTIME_PRIORITY if realtime else 0, *protected)
     from tunnelswitch_lab.experiment import run_experiment  # measuring needs much that up and down do not
 
-    _finish(run_experiment(RunOptions(lab, fault, out, runs)))
+    _finish(run_experiment(RunOptions(lab, fault, out, runs, keep_failed)))
 
 
 def run() -> None:

@@ -61,8 +61,8 @@ async def run_experiment(options: RunOptions, progress: Progress = say) -> dict[
     """Run a series and write its results below `options.out`; returns the content of summary.json.
 
     A lab of this name that is up is used, and set up afresh afterwards; otherwise one is made, and removed
-    at the end. Raises CheckFailedError when a run does not show what it must, LabError when it cannot be
-    run at all.
+    at the end (with `keep_failed`, a lab in which a run failed stays as it is). Raises CheckFailedError when
+    a run does not show what it must, LabError when it cannot be run at all.
     """
     fault = faults.find(options.fault)
     try:
@@ -72,13 +72,17 @@ async def run_experiment(options: RunOptions, progress: Progress = say) -> dict[
     environment = describe_environment()
     found = bool(teardown.leftovers(usable_layout(options.lab.name)))
     bed = await (Testbed.attach(options.lab.name) if found else Testbed.up(options.lab, progress))
+    kept = False
     try:
         series, unprovoked = await _run_all(bed, fault, options, progress, fresh=not found)
-        if found:
+        kept = options.keep_failed and bool(series[-1][1]["checks"])
+        if kept:
+            progress(f"the lab stays as it failed: tunnelswitch-lab status --name {options.lab.name}")
+        elif found:
             progress("setting the lab up afresh")
             await _start(bed, options, fresh=False)
     finally:
-        await (bed.close() if found else bed.down())
+        await (bed.close() if found or kept else bed.down())
     return _conclude(series, unprovoked, environment, options)
 
 
@@ -107,6 +111,10 @@ async def _run_all(
         figures = await asyncio.to_thread(summarise_run, files, names.RTP_PORT)
         progress(f"{head}: {results.in_short(figures)}")
         series.append((files, figures))
+        if figures["checks"]:
+            await asyncio.to_thread(results.keep_logs, bed.layout, results.run_directory(options.out, number))
+            if options.keep_failed:
+                break
     return series, unprovoked
 
 
@@ -144,6 +152,7 @@ async def _run(bed: Testbed, fault: Fault, options: RunOptions, number: int, pro
             raise LabError(f"the fault cannot be injected: {error}") from None
         progress(f"fault: {fault.does}")
         await _observe(recorders, fault, fault_at)
+        observed_until = time.time()
         tunnels = await client_tunnels(bed)
     finally:
         await recorders.stop()
@@ -151,6 +160,7 @@ async def _run(bed: Testbed, fault: Fault, options: RunOptions, number: int, pro
         number=number,
         fault=fault.name,
         fault_at=fault_at,
+        observed_until=observed_until,
         active_before=active,
         expected_verdict=fault.verdict.value,
         expected_active=fault.expected_active(active),

@@ -34,12 +34,16 @@ class LabOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """A series of runs: bring a lab up, inject `fault` in each run, measure, write everything below `out`."""
+    """A series of runs: bring a lab up, inject `fault` in each run, measure, write everything below `out`.
+
+    `keep_failed`: the first run that fails ends the series, and the lab stays up as it was then.
+    """
 
     lab: LabOptions
     fault: str
     out: Path
     runs: int = 1
+    keep_failed: bool = False
 
 
 def check_workload(text: str) -> str:

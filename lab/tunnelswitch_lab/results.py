@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tunnelswitch_lab.layout import Layout
 from tunnelswitch_lab.measure.report import headline, write_report
 from tunnelswitch_lab.measure.runs import CAPTURE, EVENTS, RunFiles
 
@@ -72,6 +74,15 @@ def worst_lateness(runs: list[dict[str, Any]]) -> dict[str, float]:
             if value is not None:
                 worst[name] = max(worst.get(name, 0.0), value)
     return worst
+
+
+def keep_logs(layout: Layout, directory: Path) -> None:
+    """Copy what every process of the lab has said until now to `directory`/logs: the next run begins new logs."""
+    for log in layout.directory.rglob("*.log"):
+        place = directory / "logs" / log.relative_to(layout.directory)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(log, place)
 
 
 def in_short(figures: dict[str, Any]) -> str:

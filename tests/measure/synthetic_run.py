@@ -26,6 +26,7 @@ class Script:
     fault_at: float = 2.007
     back_at: float = 2.061
     ends_at: float = 4.0
+    silent_again_at: float = 99.0
     rollback: int = 1
     late_answers: int = 0
     tunnels: list[str] = field(default_factory=lambda: ["t3-pbx"])
@@ -38,7 +39,7 @@ class Script:
 def _answered(moment: float, script: Script) -> Identity | None:
     if moment < script.fault_at:
         return OLD
-    return NEW if moment >= script.back_at else None
+    return NEW if script.back_at <= moment < script.silent_again_at else None
 
 
 def write_run(directory: Path, script: Script) -> Path:
@@ -51,6 +52,7 @@ def write_run(directory: Path, script: Script) -> Path:
         number=script.number,
         fault="host-loss",
         fault_at=BEGIN + script.fault_at,
+        observed_until=BEGIN + script.ends_at,
         active_before="primary",
         expected_verdict="suspicion",
         expected_active="secondary",

@@ -78,6 +78,7 @@ def test_tshark_reads_the_same_from_the_capture(tmp_path: Path) -> None:
         (Script(reported_downtime=0.200, flow="udp 192.168.77.10:5004 > 1.1.1.1:1"), "downtime of the call"),
         (Script(reason="proof"), "verdict proof, expected suspicion"),
         (Script(back_at=9.0), "no answer after the fault"),
+        (Script(silent_again_at=2.4), "no answer in the last 1.6 s"),
     ],
 )
 def test_what_is_wrong_is_said(script: Script, complaint: str, tmp_path: Path) -> None:

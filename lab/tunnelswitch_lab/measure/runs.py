@@ -23,11 +23,15 @@ RTP_TRACE, PROBE_TRACE = "rtp.trace", "probe.trace"
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What was done in a run, and what should follow from it. `fault_at` is in seconds since 1970."""
+    """What was done in a run, and what should follow from it.
+
+    `fault_at` and `observed_until` (0: unknown) are in seconds since 1970; the client called for all of that time.
+    """
 
     number: int
     fault: str
     fault_at: float
+    observed_until: float
     active_before: str
     expected_verdict: str
     expected_active: str

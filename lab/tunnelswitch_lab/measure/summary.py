@@ -31,6 +31,9 @@ MEDIAN_KEYS = (
     "state_rollback_packets",
 )
 
+# Answers that end for so long before the observation does have ended, whatever came before.
+SILENT_MAX_SECONDS = 0.5
+
 
 def summarise_run(files: RunFiles, service_port: int) -> dict[str, Any]:
     """All figures of one run; `checks` lists what is wrong with it, in plain words."""
@@ -80,6 +83,9 @@ def check_run(figures: dict[str, Any], files: RunFiles) -> list[str]:
     facts, wrong = files.facts, []
     if not files.stream.packets or facts.since_fault_seconds(files.stream.packets[-1].arrived_ns) <= 0:
         return ["the client got no answer after the fault"]
+    silent_seconds = facts.observed_until - files.stream.packets[-1].arrived_ns / 1e9
+    if silent_seconds > SILENT_MAX_SECONDS:
+        wrong.append(f"the client got no answer in the last {silent_seconds:.1f} s")
     if figures["verdict"] != facts.expected_verdict:
         wrong.append(f"verdict {figures['verdict']}, expected {facts.expected_verdict}")
     for what, site in (
