@@ -141,6 +141,19 @@ def test_an_uneven_line_does_not_hide_a_gap_with_packets_missing() -> None:
     assert fact.lost_packets == 2
 
 
+def test_a_machine_that_stops_for_every_checkpoint_still_shows_its_failover() -> None:
+    """Every fifth answer waits for a checkpoint, the others follow it: gaps are not rare, but this one is longer."""
+    at, packets = 0, []
+    for n in range(80):
+        at += (55, 1, 8, 18, 18)[n % 5] * MS
+        packets.append((at, rtp(n, n * 160)))
+    at_first = feed(new(), packets)
+    assert len(at_first) <= 2, "until it is known that this flow is like that"
+    *before, fact = feed(new(), [*packets, (at + 104 * MS, rtp(83, 83 * 160))])
+    assert before == at_first
+    assert fact.gap_seconds == pytest.approx(0.104)
+
+
 @given(
     spacing_ms=st.integers(1, 40),
     before=st.integers(20, 200),

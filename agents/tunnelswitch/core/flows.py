@@ -5,8 +5,9 @@ counts for `unanswered` alone. It does not reassemble, decrypt, or judge TCP flo
 
 A gap is reported when it ends, if it was longer than twice the flow's nominal spacing (the median of its last 64
 spacings; 1.5 times where RTP says that packets are missing, for one lost packet is a gap of two spacings, give or take
-jitter) and longer than 15 ms, and if such gaps are rare in this flow: a signalling dialogue is irregular by nature and
-has no downtime that spacing could show.
+jitter) and longer than 15 ms, and if such gaps are rare in this flow or this one is far longer than any of them: a
+signalling dialogue is irregular by nature and has no downtime that spacing could show, and a machine that is
+checkpointed stops for a moment each time.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _UDP, _TCP = 17, 6
 _TCP_SYN_OR_FIN = 0x03
 _WINDOW = 64
 _MIN_SPACINGS = 8
-_RARE = 8  # at most one spacing in so many may itself be a gap
+_RARE = 8  # at most one spacing in so many may itself be a gap, ...
+_OUTSTANDING = 1.5  # ... or the gap is longer than all of them by this factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class _Flow:
         return spacing_ns, nominal_ns, lost, max(self._jitters, default=0.0)
 
     def _nominal_ns(self, spacing_ns: int, limits: FlowLimits, *, lossy: bool) -> int:
-        """The usual spacing if `spacing_ns` is a gap beside it and gaps are rare, else 0.
+        """The usual spacing if `spacing_ns` is a gap beside it and stands out, else 0.
 
         Usual is the median; where packets come in bursts (a switch short of processor time) that says next to nothing,
         and the mean, with gaps cut to their floor, is nearer the truth.
@@ -96,8 +98,9 @@ class _Flow:
         mean_ns = sum(min(spacing, floor_ns) for spacing in ordered) // count
         usual_ns = max(1, ordered[count // 2], mean_ns)
         rare = ordered[-1 - count // _RARE] <= max(limits.gap_factor * usual_ns, floor_ns)
+        stands_out = rare or spacing_ns > _OUTSTANDING * ordered[-1]
         factor = limits.lossy_gap_factor if lossy else limits.gap_factor
-        return usual_ns if rare and spacing_ns > max(factor * usual_ns, floor_ns) else 0
+        return usual_ns if stands_out and spacing_ns > max(factor * usual_ns, floor_ns) else 0
 
 
 @dataclass(slots=True)

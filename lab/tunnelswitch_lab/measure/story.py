@@ -14,6 +14,7 @@ from tunnelswitch_lab.measure.events import BusEvent
 
 AGENT_MARKS = ("path_down", "bus_silent", "verdict", "committed", "switched", "applied", "promoted")
 NO_VERDICT = "none"
+_BEGINS_SECONDS = 0.05  # the gap of a fault begins with the last answer before it, or while the active still dies
 _CALM_SECONDS = 2.0  # what happened earlier belongs to the start of the programs
 _MOVES = ("proof", "suspicion", "cut_off", "operator", "promote_failed")
 
@@ -136,10 +137,15 @@ def _marks(reports: Sequence[dict[str, Any]], fault_at: float) -> dict[str, floa
 def _downtime(after: Sequence[BusEvent], fault_at: float, port: int) -> tuple[float, bool] | None:
     """The longest gap told of the flow from `port`, or of any other flow when it was too short for that one.
 
+    Gaps that began long after the fault, as a busy machine has them, count only where there is no other.
     (Seconds, whether it is the flow from `port`.)
     """
     figures = [
-        (f":{port} >" in str(event.data.get("flow", "")), float(event.data["downtime_seconds"]))
+        (
+            float(event.data.get("gap_started_at") or fault_at) <= fault_at + _BEGINS_SECONDS,
+            f":{port} >" in str(event.data.get("flow", "")),
+            float(event.data["downtime_seconds"]),
+        )
         for event in after
         if event.kind == "traffic"
         and isinstance(event.data.get("downtime_seconds"), int | float)
@@ -147,7 +153,7 @@ def _downtime(after: Sequence[BusEvent], fault_at: float, port: int) -> tuple[fl
     ]
     if not figures:
         return None
-    same_flow, seconds = max(figures)
+    _, same_flow, seconds = max(figures)
     return seconds, same_flow
 
 
