@@ -20,6 +20,7 @@ from tunnelswitch_lab.procs import Proc
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 _START_SECONDS = 10.0
 _TUNNEL_SECONDS = 10.0
+_PURGE_SECONDS = 0.5
 _ANSWER_SECONDS = 0.1  # sooner than TCP repeats a SYN: a new attempt costs less than waiting
 _DISCARD_PORT = 9
 
@@ -90,8 +91,14 @@ def _bridge(name: str, port: str, mac: str | None = None) -> list[str]:
 
 
 async def wait_tunnel(layout: Layout) -> None:
-    """Wait until T1 carries TCP between the copies of the service. Raises TimeoutError."""
+    """Wait until T1 carries TCP between the copies of the service. Raises TimeoutError.
+
+    A tunnel whose neighbour is not resolved yet drops its packets by a cached flow, and asks for the neighbour only
+    when that flow is made; under a steady stream it never is again. No BFD mesh asks yet, so flows are purged.
+    """
     primary, secondary = layout.servers
+    loop = asyncio.get_running_loop()
+    purge_at = loop.time() + _PURGE_SECONDS
 
     async def answered() -> bool:
         with netns.entered(primary.service_namespace):
@@ -104,8 +111,18 @@ async def wait_tunnel(layout: Layout) -> None:
             except ConnectionRefusedError:
                 return True  # somebody refused, so packets go there and back
             except (TimeoutError, OSError):
+                await purge()
                 return False
         return True
+
+    async def purge() -> None:
+        nonlocal purge_at
+        if loop.time() >= purge_at:
+            purge_at = loop.time() + _PURGE_SECONDS
+            for server in layout.servers:
+                command = ["ovs-appctl", "-t", str(server.switch_control), "revalidator/purge"]
+                with contextlib.suppress(RuntimeError, TimeoutError):  # it is tried again
+                    await procs.check_output(command, _ANSWER_SECONDS * 10)
 
     await netns.wait_for(answered, "tunnel T1", _TUNNEL_SECONDS, 0.01)
 
