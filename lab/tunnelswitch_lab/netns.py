@@ -31,12 +31,17 @@ _RESPONSE_LIMIT_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class End:
-    """One end of a veth pair: where it lives and what it is called. `mtu_bytes` counts the IP packet."""
+    """One end of a veth pair: where it lives and what it is called. `mtu_bytes` counts the IP packet.
+
+    `arp` is off for a switch's port: the kernel would answer there for the bridge's address, with the port's own MAC,
+    and a tunnel whose neighbour was learnt from that answer carries nothing.
+    """
 
     namespace: str
     device: str
     mtu_bytes: int = 1500
     mac: str | None = None
+    arp: bool = True
 
 
 def existing(prefix: str) -> list[str]:
@@ -141,7 +146,7 @@ async def add_veth(left: End, right: End) -> None:
         disable_offload(end.namespace, end.device)
         async with netlink(end.namespace) as ip:
             attributes = {"address": end.mac} if end.mac else {}
-            await set_up(ip, end.device, mtu=end.mtu_bytes, **attributes)
+            await set_up(ip, end.device, mtu=end.mtu_bytes, arp=end.arp, **attributes)
 
 
 def disable_offload(namespace: str, device: str) -> None:

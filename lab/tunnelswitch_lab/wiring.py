@@ -22,14 +22,14 @@ async def build(layout: Layout) -> None:
         await wan.link("add", ifname=names.WAN_BRIDGE, kind="bridge")
         bridge = await netns.set_up(wan, names.WAN_BRIDGE, mtu=names.UNDERLAY_MTU)
         for site in layout.sites:
-            await netns.add_veth(End(layout.wan_namespace, site.wan_port), End(site.namespace, names.UPLINK))
+            await netns.add_veth(End(layout.wan_namespace, site.wan_port), End(site.namespace, names.UPLINK, arp=False))
             await netns.set_up(wan, site.wan_port, master=bridge)
     for server in layout.servers:
         await _plug_service(server)
     inner = names.INNER_MTU
     await netns.add_veth(
         End(layout.client_namespace, "eth0", inner, names.CLIENT_MAC),
-        End(layout.gateway.namespace, names.CLIENT_PORT, inner),
+        End(layout.gateway.namespace, names.CLIENT_PORT, inner, arp=False),
     )
     await _address(layout.client_namespace, "eth0", names.CLIENT_ADDRESS)
     await _know(layout.client_namespace, names.SERVICE_ADDRESS, names.SERVICE_MAC)
@@ -38,10 +38,11 @@ async def build(layout: Layout) -> None:
 async def _plug_service(server: Site) -> None:
     """Give a server's copy of the service its two devices: eth0 to the clients, t1 to its peer."""
     inside, inner = server.service_namespace, names.INNER_MTU
-    await netns.add_veth(End(inside, "eth0", inner, names.SERVICE_MAC), End(server.namespace, "svc0", inner))
+    outside = End(server.namespace, "svc0", inner, arp=False)
+    await netns.add_veth(End(inside, "eth0", inner, names.SERVICE_MAC), outside)
     await _address(inside, "eth0", names.SERVICE_ADDRESS)
     await _know(inside, names.CLIENT_ADDRESS, names.CLIENT_MAC)
-    await netns.add_veth(End(inside, "t1", inner), End(server.namespace, "t1", inner))
+    await netns.add_veth(End(inside, "t1", inner), End(server.namespace, "t1", inner, arp=False))
     index = await _address(inside, "t1", server.replication_address)
     async with netns.netlink(inside) as ip:
         # Checkpoints are small and one-way: without quickack each would wait for a delayed acknowledgement.

@@ -68,9 +68,9 @@ class Bed:
             async with self.wan.netlink() as ip:
                 bridge = (await ip.link_lookup(ifname="wan"))[0]
             await self.wan.set_up(site, master=bridge)
-            await namespace.set_up("phy0")
+            await namespace.set_up("phy0", arp=False)  # a switch's port: the kernel must not answer there
             await veth(namespace, "svc0", self.hosts[site], "eth0")
-            await namespace.set_up("svc0")
+            await namespace.set_up("svc0", arp=False)
             gateway = site == "gateway"
             mac = "02:00:00:00:00:99" if gateway else "02:00:00:00:00:10"
             await self.hosts[site].set_up("eth0", address=None)

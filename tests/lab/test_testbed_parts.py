@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import itertools
 import json
 import re
 import socket
@@ -25,6 +26,7 @@ from tunnelswitch_lab.options import LabError
 from tunnelswitch_lab.testbed import Testbed
 
 pytestmark = pytest.mark.lab
+_ARP = 0x0806
 
 
 async def udp_passes(source: str, target: str, address: str, port: int = 9009, tries: int = 30) -> bool:
@@ -76,6 +78,32 @@ async def test_underlay_carries_udp_between_all_sites(bed: Testbed) -> None:
     sites = bed.layout.sites
     for here, there in ((a, b) for a in sites for b in sites if a != b):
         assert await underlay_passes(here, there), f"{here.name} to {there.name}"
+
+
+def arp_answers(here: Site, there: Site) -> set[str]:
+    """Every MAC that answers for the address of `there` on the underlay (RFC 826)."""
+    with netns.entered(here.namespace):
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ARP))
+    with contextlib.closing(wire):
+        wire.bind(("br-phy", _ARP))
+        wire.settimeout(0.3)
+        mac = bytes.fromhex(here.underlay_mac.replace(":", ""))
+        addresses = [socket.inet_aton(site.underlay_address) for site in (here, there)]
+        ask = b"\xff" * 6 + mac + b"\x08\x06\x00\x01\x08\x00\x06\x04\x00\x01"
+        wire.send(ask + mac + addresses[0] + bytes(6) + addresses[1])
+        found = set()
+        with contextlib.suppress(TimeoutError):
+            while True:
+                frame = wire.recv(64)
+                if frame[20:22] == b"\x00\x02" and frame[28:32] == addresses[1]:
+                    found.add(frame[22:28].hex(":"))
+        return found
+
+
+async def test_only_the_bridge_answers_for_its_address(bed: Testbed) -> None:
+    """A port's own MAC in an answer would be learnt by tunnels, which then carry nothing."""
+    for here, there in itertools.permutations(bed.layout.sites, 2):
+        assert await asyncio.to_thread(arp_answers, here, there) == {there.underlay_mac}
 
 
 async def test_nats_is_a_cluster_that_commits_on_three_replicas_and_is_led_from_the_gateway(bed: Testbed) -> None:
