@@ -3,7 +3,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:/usr/sbin:/sbin:$(PATH)
 
-.PHONY: setup demo test lint compose-test clean
+.PHONY: setup demo test lint bench compose-test clean
 
 setup:
 	@sh deploy/setup
@@ -19,6 +19,11 @@ lint: setup
 
 test: lint
 	@$(BIN)/pytest
+
+# Ours beside keepalived and Open vSwitch's fast failover, interleaved: about 20 minutes. RUNS=1 for a look. See docs/bench.md.
+RUNS ?= 10
+bench: setup
+	@$(BIN)/tunnelswitch-lab bench --runs $(RUNS) --out out/bench
 
 # Builds and runs docker-compose.yml on an engine of its own; installs what that needs. See docs/containers.md.
 compose-test:

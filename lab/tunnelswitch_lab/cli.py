@@ -142,6 +142,21 @@ def run_series(
     _finish(run_experiment(RunOptions(lab, fault, out, runs, keep_failed)))
 
 
+@app.command()
+def bench(
+    out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/bench"),
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="runs of every cell")] = 10,
+    only: Annotated[list[str] | None, typer.Option(help="a system and its interval, such as keepalived@10")] = None,
+    name: Name = "bench",
+) -> None:
+    """Measure ours beside keepalived and Open vSwitch's fast failover: same testbed, fault and probe, interleaved."""
+    check_machine()
+    usable_layout(name)
+    from tunnelswitch_lab.bench.run import BenchOptions, run_bench
+
+    _finish(run_bench(BenchOptions(out, runs, tuple(only or ()), name)))
+
+
 def run() -> None:
     """Entry point of the console script."""
     try:

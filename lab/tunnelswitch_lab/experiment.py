@@ -33,7 +33,7 @@ from tunnelswitch_lab.workload.packets import PACKET_SPACING_SECONDS
 
 Progress = Callable[[str], object]
 
-_ANSWER_SECONDS = 15.0
+ANSWER_SECONDS = 15.0
 _PROTECTED_SECONDS = 30.0
 _WARM_SECONDS = 2.5
 _STEADY_SECONDS = 2.0
@@ -151,7 +151,7 @@ async def _run(bed: Testbed, fault: Fault, options: RunOptions, number: int, pro
             _refuse_moved(recorders.events(), active)
             raise LabError(f"the fault cannot be injected: {error}") from None
         progress(f"fault: {fault.does}")
-        await _observe(recorders, fault, fault_at)
+        await observe(recorders, fault, fault_at)
         observed_until = time.time()
         tunnels = await client_tunnels(bed)
     finally:
@@ -185,15 +185,8 @@ def _refuse_moved(events: Iterable[BusEvent], active: str, before: float = float
 
 async def _warm_up(bed: Testbed, recorders: Recording) -> dict[str, dict[str, float]]:
     """Wait until the call is answered and protected; returns what the agents cost in the calm that follows."""
-    await recorders.wait_for_service(_ANSWER_SECONDS)
-    deadline = time.monotonic() + _PROTECTED_SECONDS
-    while not protected(await asyncio.to_thread(recorders.events, time.time() - 2)):
-        if time.monotonic() > deadline:
-            raise LabError(
-                f"the service is not protected after {_PROTECTED_SECONDS:g} s: no heartbeat names a standby in sync "
-                f"(logs below {bed.layout.directory})"
-            )
-        await asyncio.sleep(0.25)
+    await recorders.wait_for_service(ANSWER_SECONDS)
+    await wait_protected(recorders)
     agents = {
         process["name"]: process["pid"]
         for process in bed.status()["processes"]
@@ -204,7 +197,18 @@ async def _warm_up(bed: Testbed, recorders: Recording) -> dict[str, dict[str, fl
     return meter.read()
 
 
-async def _observe(recorders: Recording, fault: Fault, fault_at: float) -> None:
+async def wait_protected(recorders: Recording) -> None:
+    """Return when heartbeats name a standby in sync. Raises LabError when none does in time."""
+    deadline = time.monotonic() + _PROTECTED_SECONDS
+    while not protected(await asyncio.to_thread(recorders.events, time.time() - 2)):
+        if time.monotonic() > deadline:
+            raise LabError(
+                f"the service is not protected after {_PROTECTED_SECONDS:g} s: no heartbeat names a standby in sync"
+            )
+        await asyncio.sleep(0.25)
+
+
+async def observe(recorders: Recording, fault: Fault, fault_at: float) -> None:
     """Return when answers have flowed for a while after the fault's gap, or when there is nothing to wait for."""
     at_least = _STEADY_SECONDS if fault.failover else _QUIET_SECONDS
     while (since := time.time() - fault_at) < _OBSERVE_SECONDS:

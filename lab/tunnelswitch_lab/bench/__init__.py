@@ -1,0 +1,1 @@
+"""Ours and its peers under the same fault, on the same testbed, seen by the same probe."""

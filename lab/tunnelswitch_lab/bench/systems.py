@@ -1,0 +1,41 @@
+"""What a system under the bench is: something that brings a client's packets to a copy that answers.
+
+The testbed, the client, the fault and the measurement are the same for all; only what is below differs.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tunnelswitch_lab.recording import Recording
+from tunnelswitch_lab.testbed import Testbed
+
+
+class System(Protocol):
+    """One way to fail over, at one interval of detection.
+
+    Attributes:
+        name: as in the results.
+        interval_ms: between two heartbeats, adverts or BFD packets.
+        faults: names of the faults that it can notice at all.
+        does_not: what it does not do, for whoever reads the table.
+    """
+
+    name: str
+    interval_ms: float
+    faults: tuple[str, ...]
+    does_not: str
+
+    async def start(self, bed: Testbed) -> None:
+        """Start both copies and all that fails over, in a lab that was just reset. Raises LabError."""
+
+    async def wait_ready(self, recording: Recording) -> None:
+        """Return when a fault would be survived; the call is being answered. Raises LabError."""
+
+    async def stop(self, bed: Testbed) -> None:
+        """Undo what a reset of the lab would not."""
+
+
+def label(system: System) -> str:
+    """Name and interval, as in `ours@10`."""
+    return f"{system.name}@{system.interval_ms:g}"
