@@ -81,6 +81,9 @@ async def run_experiment(options: RunOptions, progress: Progress = say) -> dict[
         elif found:
             progress("setting the lab up afresh")
             await _start(bed, options, fresh=False)
+    except LabError:
+        kept = options.keep_failed
+        raise
     finally:
         await (bed.close() if found or kept else bed.down())
     return _conclude(series, unprovoked, environment, options)
@@ -96,10 +99,13 @@ async def _run_all(
         head = f"run {number} of {options.runs}"
         for attempt in range(1, _ATTEMPTS + 1):
             progress(f"{head}: service and agents")
-            await _start(bed, options, fresh=fresh and number == attempt == 1)
             try:
+                await _start(bed, options, fresh=fresh and number == attempt == 1)
                 files = await _run(bed, fault, options, number, _under(head, progress))
                 break
+            except LabError as error:
+                await _keep_logs(bed, options, number)
+                raise LabError(f"{head}: {error}") from error
             except UnprovokedMoveError as error:
                 unprovoked.append(f"run {number}: moved before the fault ({error})")
                 progress(f"{head}: FALSE FAILOVER before the fault: {error}")
@@ -112,10 +118,14 @@ async def _run_all(
         progress(f"{head}: {results.in_short(figures)}")
         series.append((files, figures))
         if figures["checks"]:
-            await asyncio.to_thread(results.keep_logs, bed.layout, results.run_directory(options.out, number))
+            await _keep_logs(bed, options, number)
             if options.keep_failed:
                 break
     return series, unprovoked
+
+
+async def _keep_logs(bed: Testbed, options: RunOptions, number: int) -> None:
+    await asyncio.to_thread(results.keep_logs, bed.layout, results.run_directory(options.out, number))
 
 
 def _under(head: str, progress: Progress) -> Progress:
