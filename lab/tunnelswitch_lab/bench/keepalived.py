@@ -106,6 +106,8 @@ class Keepalived:
 
     async def stop(self, bed: Testbed) -> None:
         """Give the service's devices back the address and MAC that every lab has."""
+        # A keepalived that is killed later, parent first, takes the address away on its way out.
+        await bed.stop("keepalived-", "watcher-")
         for server in bed.layout.servers:
             async with netns.netlink(server.service_namespace) as ip:
                 index = await netns.index_of(ip, "eth0")
