@@ -11,6 +11,7 @@ from machines import Machines, fence, promote, until
 
 from tunnelswitch.core.events import FenceDone, FenceFailed, Promoted, PromotionFailed, RunExited
 from tunnelswitch.core.facts import CheckpointSeen, Protection
+from tunnelswitch.replication.colo_qmp import QUERY_STATUS
 
 pytestmark = pytest.mark.lab
 
@@ -25,6 +26,16 @@ async def test_a_pair_is_protected_and_its_checkpoints_are_told(machines: Machin
     assert {(one.role, one.run, one.site) for one in told} == {("active", first.seen.run, "one")}
     assert [one.sequence for one in told] == list(range(1, len(told) + 1))
     assert all(0 < one.pause_seconds < 5 for one in told)
+
+
+async def test_a_standby_stands_still_between_checkpoints(machines: Machines) -> None:
+    _, second = await machines.protected()
+    await until(lambda: len(second.of(CheckpointSeen)) > 1)
+    states = []
+    for _ in range(40):
+        states.append((await second.driver._watch.ask(QUERY_STATUS, 5.0))["status"])
+        await asyncio.sleep(0.013)
+    assert states.count("paused") > states.count("running"), states
 
 
 async def test_the_standby_serves_when_the_active_was_killed(machines: Machines) -> None:

@@ -48,6 +48,16 @@ def test_a_resume_alone_is_no_checkpoint() -> None:
     assert copy.take_event(event("RESUME", 2.2), 0) is None  # freed from a checkpoint that never was
 
 
+def test_a_standby_that_we_halt_has_a_checkpoint_at_each_resume() -> None:
+    copy = machine(Mode.SECONDARY)
+    first = copy.take_event(event("RESUME", 1.0), 0)
+    copy.take_event(event("STOP", 1.001), 0)
+    second = copy.take_event(event("RESUME", 1.1), 0)
+    assert (first, second) == (Checkpoint("standby", 1, 0.0), Checkpoint("standby", 2, 0.0))
+    copy.take_event(event("COLO_EXIT", 1.2, mode="secondary", reason="request"), 0)
+    assert copy.take_event(event("RESUME", 1.3), 0) is None  # it takes over, whoever told it to
+
+
 def test_an_operator_s_stop_is_no_checkpoint() -> None:
     copy = machine(Mode.NONE, "running", "")
     copy.take_event(event("STOP", 1.0), 0)

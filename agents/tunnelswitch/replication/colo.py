@@ -20,7 +20,7 @@ from tunnelswitch.ports import Emit
 from tunnelswitch.replication import colo_qmp as qmp
 from tunnelswitch.replication.colo_link import RefusedError
 from tunnelswitch.replication.colo_qmp import Mode
-from tunnelswitch.replication.colo_state import RUNNING
+from tunnelswitch.replication.colo_state import HALTED, RUNNING
 from tunnelswitch.replication.colo_watch import MachineWatch
 from tunnelswitch.replication.runs import WatchedRun
 from tunnelswitch.replication.watching import wait_for
@@ -109,6 +109,9 @@ class ColoDriver:
             state = qmp.run_state(await self._watch.ask(qmp.QUERY_STATUS, limit_at - now()))
             if mode is Mode.NONE and state == RUNNING:
                 return
+            if mode is Mode.NONE and state == HALTED:
+                await self._watch.ask(qmp.GO_ON, limit_at - now())
+                continue
             if now() > limit_at:
                 raise DriverError(f"QEMU took the order but does not run by itself (mode {mode})")
             await asyncio.sleep(_SERVES_POLL_SECONDS)

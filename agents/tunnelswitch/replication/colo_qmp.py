@@ -47,6 +47,9 @@ CUT = Command("yank", {"instances": [{"type": "migration"}]}, oob=True)
 PING = Command("query-yank", oob=True)
 # To a secondary: take over. To a primary: go on alone.
 PEER_LOST = Command("x-colo-lost-heartbeat")
+# A standby stands still between checkpoints, and goes on when it has taken over.
+HALT = Command("stop")
+GO_ON = Command("cont")
 QUIT = Command("quit")
 ENABLE = Command(
     "migrate-set-capabilities",

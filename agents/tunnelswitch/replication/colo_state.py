@@ -1,6 +1,7 @@
 """What is known of one copy of a virtual machine, folded from QEMU's answers and events. Pure.
 
-A checkpoint is a STOP and the RESUME after it: QEMU resumes when the other copy holds the state. A secondary stays in
+A checkpoint is a STOP and the RESUME after it: QEMU resumes when the other copy holds the state. A secondary is halted
+by us between checkpoints, so that there each RESUME is one. It stays in
 sync when its stream ends: if the active died, that is the state to go on from; if it lives, the active's own site says
 that it is unprotected (PROTOCOL R7).
 """
@@ -18,6 +19,7 @@ from tunnelswitch.replication.colo_qmp import Mode
 
 INCOMING = "inmigrate"
 RUNNING = "running"
+HALTED = "paused"
 # Run states in which a checkpoint, or the copying before the first one, holds the machine.
 HELD = ("colo", "finish-migrate")
 _COPYING = ("setup", "active", "device", "pre-switchover", "postcopy-active", "cancelling")
@@ -25,7 +27,8 @@ _COPYING = ("setup", "active", "device", "pre-switchover", "postcopy-active", "c
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One that is committed: its number, how long it stopped the machine, and who took part as what."""
+    """One that is committed: its number, how long it stopped the machine (0 at the standby, which stands still anyway),
+    and who took part as what."""
 
     role: str
     sequence: int
@@ -49,6 +52,7 @@ class Machine:
         self.sequence = 0
         self.stopped_at: float | None = None
         self.peer_lost = False
+        self.stream_ended = False
 
     def found(self, run: str) -> None:
         """There is a QEMU; nothing is known of it yet."""
@@ -70,11 +74,17 @@ class Machine:
             self.stopped_at = at
         elif name == qmp.RESUME:
             stopped_at, self.stopped_at = self.stopped_at, None
-            if stopped_at is not None and self.mode is not Mode.NONE and not self.peer_lost:
+            if self.mode is Mode.SECONDARY:
+                if self.stream_ended:
+                    return None  # it takes over
+                self.sequence += 1
+                return Checkpoint(self.role, self.sequence, 0.0)
+            if stopped_at is not None and self.mode is Mode.PRIMARY and not self.peer_lost:
                 self.sequence += 1
                 return Checkpoint(self.role, self.sequence, max(0.0, at - stopped_at))
         elif name == qmp.COLO_EXIT:
             self.stopped_at = None
+            self.stream_ended = self.mode is Mode.SECONDARY
             self.peer_lost = self.mode is Mode.PRIMARY
         elif name == qmp.MIGRATION:
             self.migration = qmp.migration_status(event.get("data"))

@@ -8,6 +8,7 @@ fencing are that of `colo`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -62,6 +63,7 @@ class MachineWatch:
         self._complaint = ""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._halting: asyncio.Task[None] | None = None
 
     # ------------------------------------------------------------------ life
 
@@ -72,6 +74,8 @@ class MachineWatch:
     async def close(self) -> None:
         """Stop looking; QEMU goes on, protected as it is."""
         await self.protector.close()
+        if self._halting is not None:
+            await asyncio.wait({self._halting}, timeout=self._options.timeout_seconds)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -178,8 +182,16 @@ class MachineWatch:
         if checkpoint is not None and not self.promoting:
             told = (checkpoint.role, checkpoint.sequence, checkpoint.pause_seconds, self._meter.grown_bytes())
             self._emit(CheckpointSeen(self._site, self._service, self.machine.run, *told))
+            if checkpoint.role == "standby":
+                self._halting = asyncio.create_task(self._halt())
         if name in (qmp.COLO_EXIT, qmp.MIGRATION):
             self._wake.set()
+
+    async def _halt(self) -> None:
+        """A standby has nothing to do until it takes over; running along, it would only drift from what it holds. Asked
+        before a promotion, QEMU does it before the promotion."""
+        with contextlib.suppress(DriverError):  # it runs along until the next checkpoint
+            await self.ask(qmp.HALT, self._options.timeout_seconds)
 
     def _exited(self, watched: WatchedRun) -> None:
         self._ended_runs.append(watched.run)
