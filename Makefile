@@ -3,7 +3,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:/usr/sbin:/sbin:$(PATH)
 
-.PHONY: setup demo test lint bench compose-test clean
+.PHONY: setup demo test lint bench simulate compose-test clean
 
 setup:
 	@sh deploy/setup
@@ -24,6 +24,12 @@ test: lint
 RUNS ?= 10
 bench: setup
 	@$(BIN)/tunnelswitch-lab bench --runs $(RUNS) --out out/bench
+
+# Random faults against the real decisions in virtual time, until an invariant breaks. SEED=n tells one story. docs/simulator.md.
+SCHEDULES ?= 100000
+FIRST_SEED ?= 0
+simulate: setup
+	@$(BIN)/tunnelswitch-lab simulate $(if $(SEED),--seed $(SEED),--schedules $(SCHEDULES) --first-seed $(FIRST_SEED))
 
 # Builds and runs docker-compose.yml on an engine of its own; installs what that needs. See docs/containers.md.
 compose-test:

@@ -1,4 +1,4 @@
-"""The command `tunnelswitch-lab`: demo, up, status, run, down.
+"""The command `tunnelswitch-lab`: demo, up, status, run, bench, simulate, scenarios, down.
 
 It parses and prints. A user's mistake is one line with the remedy on standard error and exit status 2.
 """
@@ -155,6 +155,35 @@ def bench(
     from tunnelswitch_lab.bench.run import BenchOptions, run_bench
 
     _finish(run_bench(BenchOptions(out, runs, tuple(only or ()), name)))
+
+
+@app.command()
+def simulate(
+    schedules: Annotated[int, typer.Option(min=1, help="how many")] = 100_000,
+    first_seed: Annotated[int, typer.Option(min=0, help="seed of the first one; the others follow it")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="tell the story of this one seed")] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="with --seed: not cut down to what the failure takes")] = False,
+    jobs: Annotated[int | None, typer.Option(min=1, help="processes; by default one for each processor")] = None,
+) -> None:
+    """Play random faults against the real decisions in virtual time. Exit status 1 if an invariant is broken."""
+    from tunnelswitch_lab.simulator import telling
+
+    unbroken = telling.series(first_seed, schedules, jobs) if seed is None else telling.story(seed, whole=whole)
+    if not unbroken:
+        raise SystemExit(1)
+
+
+@app.command()
+def scenarios(
+    out: Annotated[Path, typer.Option(help="directory for the pages", file_okay=False)] = Path("docs/scenarios"),
+) -> None:
+    """Play the stories that an operator cares about in virtual time, and write each down as a page."""
+    from tunnelswitch_lab.simulator.scenarios import SCENARIOS, told
+
+    out.mkdir(parents=True, exist_ok=True)
+    for name in SCENARIOS:
+        (out / f"{name}.md").write_text(told(name), encoding="utf-8")
+        print(out / f"{name}.md")
 
 
 def run() -> None:

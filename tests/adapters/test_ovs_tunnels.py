@@ -76,8 +76,9 @@ async def test_a_stale_writer_changes_nothing_and_learns_what_is_stored(
     await gateway.apply(switch_to(stamp(1), add=(T2,)))
     await gateway.apply(switch_to(stamp(2), stamp(1), add=(T3,), remove=(T2,)))
     late = await gateway.apply(switch_to(stamp(2, "b"), stamp(1), add=(T2,), remove=(T3,)))
-    assert late == SwitchConflict("voip", stamp(2))
-    assert await gateway.apply(switch_to(stamp(3), add=(T2,), remove=(T3,))) == SwitchConflict("voip", stamp(2))
+    conflict = SwitchConflict("voip", stamp(2), frozenset({T3.interface}))
+    assert late == conflict
+    assert await gateway.apply(switch_to(stamp(3), add=(T2,), remove=(T3,))) == conflict
     assert bed.switches["gateway"].vsctl("list-ports", "br-svc").split() == ["svc0", T3.interface]
 
 

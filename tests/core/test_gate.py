@@ -56,16 +56,26 @@ def test_a_conflict_with_a_lower_stamp_is_tried_again_but_not_for_ever(gate: Gat
     for n in range(CONFLICTS_MAX):
         action = gate.step(0.0)
         assert action is not None, n
-        gate.conflicted(SwitchConflict("voip", Stamp(1, f"b{n}")), 0.0)
+        gate.conflicted(SwitchConflict("voip", Stamp(1, f"b{n}"), frozenset()), 0.0)
     assert gate.step(0.0) is None
     assert gate.step(1.0) is not None
 
 
 def test_a_conflict_with_a_higher_stamp_is_the_end(gate: Gate) -> None:
     gate.step(0.0)
-    gate.conflicted(SwitchConflict("voip", NEWER), 0.0)
+    gate.conflicted(SwitchConflict("voip", NEWER, frozenset()), 0.0)
     assert gate.fenced
     assert gate.step(10.0) is None
+
+
+def test_a_conflict_tells_also_which_ends_are_there(gate: Gate) -> None:
+    gate.switched(applied("t3-pbx"))
+    gate.want(Stamp(3, "x"), "secondary")
+    gate.step(0.0)
+    gate.conflicted(SwitchConflict("voip", Stamp(1, "init"), frozenset({"t2-pbx"})), 0.0)
+    action = gate.step(0.0)
+    assert action is not None
+    assert ([end.interface for end in action.add], [end.interface for end in action.remove]) == (["t3-pbx"], ["t2-pbx"])
 
 
 def test_what_ovsdb_holds_is_believed_over_memory(gate: Gate) -> None:

@@ -246,7 +246,7 @@ class World:
         if not ovsdb.up:
             return events.SwitchFailed(action.group, "OVSDB is gone")
         if ovsdb.stored.get(action.group) != action.expected:
-            return events.SwitchConflict(action.group, ovsdb.stored.get(action.group))
+            return events.SwitchConflict(action.group, ovsdb.stored.get(action.group), ovsdb.present)
         added = {end.interface for end in action.add}
         removed = {end.interface for end in action.remove}
         ovsdb.stored[action.group] = action.stamp

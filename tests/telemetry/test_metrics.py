@@ -91,7 +91,7 @@ def test_tunnels() -> None:
     made.observe(events.SwitchApplied("voip", Stamp(2, "a"), frozenset({"t3-pbx"}), 1.0, 1.004, 1.008), 2.0)
     assert [value(made, "tunnel_up", **up[label]) for label in ("T2", "T3")] == [0, 1]
     assert value(made, "switch_seconds_sum", group="voip") == pytest.approx(0.008)
-    made.observe(events.SwitchConflict("voip", None), 2.0)
+    made.observe(events.SwitchConflict("voip", None, frozenset()), 2.0)
     made.observe(events.SwitchFailed("voip", "gone"), 2.0)
     assert [value(made, "switch_failures_total", group="voip", kind=kind) for kind in ("conflict", "failed")] == [1, 1]
 

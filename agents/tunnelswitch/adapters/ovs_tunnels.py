@@ -190,18 +190,18 @@ class OvsTunnels:
                 )
 
     def _applied(self, action: ApplyTunnels, outcome: Outcome) -> SwitchApplied:
-        names = [name for name, group in self._group_of.items() if group == action.group]
-        present = {name for name in names if self._state(self._ends[name]).ours}
         applied_at = outcome.committed_at if outcome.applied_at is None else outcome.applied_at
+        present = self._present(action.group)
         return SwitchApplied(
-            action.group, action.stamp, frozenset(present), outcome.submitted_at, outcome.committed_at, applied_at
+            action.group, action.stamp, present, outcome.submitted_at, outcome.committed_at, applied_at
         )
 
     def _conflict(self, group: str, error: GuardFailed) -> SwitchConflict | SwitchFailed:
         if not error.row_exists:
             return SwitchFailed(group, str(error))
         try:
-            return SwitchConflict(group, None if error.held is None else Stamp.parse(error.held))
+            stored = None if error.held is None else Stamp.parse(error.held)
+            return SwitchConflict(group, stored, self._present(group))
         except ValueError:
             return SwitchFailed(group, self._garbage(group).diagnostics())
 
@@ -216,6 +216,10 @@ class OvsTunnels:
 
     def _state(self, end: GreEnd) -> EndState:
         return end_state(self._database, end)
+
+    def _present(self, group: str) -> frozenset[str]:
+        names = [name for name, of in self._group_of.items() if of == group]
+        return frozenset(name for name in names if self._state(self._ends[name]).ours)
 
     def _stored(self) -> StoredStamps:
         return stored_stamps(self._database, self._cluster, self._groups)

@@ -34,7 +34,7 @@ RECONCILE_SECONDS = 1.0
 SAID_SECONDS = 3.0
 # The active's word that its standby is lost must stand for so long before the record says so.
 PROTECTION_HOLD_SECONDS = 0.3
-# So many reconciliations in a row must find OVSDB above the store before the store is held to have forgotten.
+# So many confirmed reads in a row must stay below a mark before the store is held to have forgotten.
 BELOW_MARK_MAX = 2
 
 
@@ -53,7 +53,7 @@ class GroupDecider:
         self.decider = decider
         self.kept = RecordKeeper(self.group.name)
         self._unix = unix_offset_seconds
-        self._highest_epoch = 0
+        self._mark: Stamp | None = None
         self._counter = 0
         self._reconcile_at = 0.0
         self._moved_at: float | None = None
@@ -61,7 +61,7 @@ class GroupDecider:
         self._house_at: float | None = None
         self._asked_at = float("-inf")
         self._move: Move | None = None
-        self._said: dict[tuple[str, str], float] = {}
+        self._said: dict[tuple[Stamp, str, str], float] = {}
         self._told: Stamp | None = None
         self._below_mark = 0
         self._actions: list[Action] = []
@@ -77,9 +77,9 @@ class GroupDecider:
         """Take one fact or result, then decide."""
         match event:
             case Heartbeat():
-                self.evidence.hear(event, now)
-                mark = event.marks.get(self.group.name)
-                self._highest_epoch = max(self._highest_epoch, mark.epoch if mark else 0)
+                self._heed(event.marks.get(self.group.name))
+                if not self.evidence.hear(event, now):
+                    return
             case events.DataPlaneSeen():
                 self.gate.saw(event)
             case events.DataPlaneLost():
@@ -90,6 +90,11 @@ class GroupDecider:
                 self._hear_fact(event, now)
                 self._hear_result(event, now)
         self.decide(now)
+
+    def _heed(self, mark: Stamp | None) -> None:
+        """Keep the highest stamp that anybody follows (PROTOCOL R3)."""
+        if mark is not None and (self._mark is None or mark > self._mark):
+            self._mark = mark
 
     def _hear_record(self, event: Epoch | events.Committed, now: float) -> None:
         if isinstance(event, events.Committed):
@@ -138,8 +143,10 @@ class GroupDecider:
                 pass
 
     def _have_read(self, answer: events.RecordRead, now: float) -> None:
-        known = self.record
+        known, above = self.record, self._above_record
         news = self.kept.have_read(answer, now)
+        # A mark above a confirmed read: somebody was quicker, or the store forgot. The next read tells.
+        self._below_mark = self._below_mark + 1 if above is not None and self._above_record == above else 0
         if news is News.MISSING:
             self._say(now, "alarm", "no record in the epoch store: nothing is decided until `tunnelswitch init`")
         elif news is News.IN_FORCE:
@@ -148,7 +155,7 @@ class GroupDecider:
             self._committed(answer.record, answer.revision, now)
         elif news is News.WENT_BACK and answer.record is not None and known is not None:
             self._say(now, "alarm", f"the epoch store went back to {answer.record.stamp}, below {known.stamp}")
-            self._raise(known, now)
+            self._raise(known, max(known.stamp, above or known.stamp), now)
 
     # ------------------------------------------------------------------ decide
 
@@ -161,8 +168,8 @@ class GroupDecider:
         if record is not None:
             self._apply(record, now)
             if self.kept.can_commit:
-                if self.gate.seen and self.gate.fenced:
-                    self._fenced(record, now)
+                if (above := self._above_record) is not None:
+                    self._below(record, above, now)
                 elif not self._go_back(record, now):
                     self._conclude(record, now)
         if self._move is not None and (report := self._move.report(now, self._unix)) is not None:
@@ -249,8 +256,8 @@ class GroupDecider:
     def _next_stamp(self, record: GroupRecord) -> Stamp:
         """Above everything heard: the record, this gateway's OVSDB, the marks of all sites."""
         self._counter += 1
-        stored = self.gate.stored.epoch if self.gate.stored else 0
-        return Stamp(1 + max(record.stamp.epoch, stored, self._highest_epoch), f"{self.decider}.{self._counter}")
+        heard = [stamp.epoch for stamp in (self.gate.stored, self._mark) if stamp is not None]
+        return Stamp(1 + max([record.stamp.epoch, *heard]), f"{self.decider}.{self._counter}")
 
     def _keep_house(self, record: GroupRecord, now: float) -> None:
         """Changes of the record that move nobody: a re-arm after a needless self-fence, and whether the standby is
@@ -273,8 +280,10 @@ class GroupDecider:
         self._rearm(replace(changed, reason=Reason.PROTECTION, evidence=evidence), now)
 
     def _rearm_fenced(self, record: GroupRecord, now: float) -> bool:
-        statuses = self.evidence.statuses(record.active, now)
-        if not any(status.self_fenced for status in statuses.values()):
+        beat = self.evidence.fresh(record.active, now)
+        if beat is None or beat.marks.get(record.group) != record.stamp:
+            return False  # what it said of an earlier stamp has been answered
+        if not any(status.self_fenced for status in self.evidence.statuses(record.active, now).values()):
             return False
         evidence = (f"{record.active} closed itself under {record.stamp} and is in touch again",)
         self._rearm(replace(record, reason=Reason.REARM, evidence=evidence), now)
@@ -285,17 +294,42 @@ class GroupDecider:
         self._send_commit(changed, now)
         self._say(now, "commit", f"{changed.reason} under {changed.stamp}", changed.evidence)
 
-    def _fenced(self, record: GroupRecord, now: float) -> None:
-        """OVSDB holds a higher stamp than the record in force: somebody newer decided, or the store forgot."""
-        self._say(now, "refuse", f"fenced: {self.gate.site} holds {self.gate.stored}, above {record.stamp}")
-        if self._below_mark >= BELOW_MARK_MAX:
-            self._raise(record, now)
+    @property
+    def _above_record(self) -> Stamp | None:
+        """The highest mark, if it is above the record in force here: then nothing is decided on that record."""
+        stored = self.gate.stored if self.gate.seen else None
+        highest = max((mark for mark in (self._mark, stored) if mark is not None), default=None)
+        return highest if highest is not None and self.record is not None and highest > self.record.stamp else None
 
-    def _raise(self, record: GroupRecord, now: float) -> None:
+    def _below(self, record: GroupRecord, mark: Stamp, now: float) -> None:
+        """Somebody follows a higher stamp than the record in force: a newer one is on its way, or the store forgot."""
+        if self.gate.seen and self.gate.fenced:
+            self._say(now, "refuse", f"fenced: {self.gate.site} holds {self.gate.stored}, above {record.stamp}")
+        if self._below_mark >= BELOW_MARK_MAX:
+            self._raise(record, mark, now)
+
+    def _active_under(self, record: GroupRecord, mark: Stamp, now: float) -> str | None:
+        """Who serves under a mark whose record nobody has any more: one active per epoch, and its tunnels show it."""
+        if mark.epoch == record.stamp.epoch:
+            return record.active
+        if self.gate.stored is not None and self.gate.stored.epoch == mark.epoch and self.gate.present:
+            return self.gate.ends[min(self.gate.present)].remote_site
+        for site in self.group.servers:
+            beat = self.evidence.fresh(site, now)
+            told = beat.marks.get(record.group) if beat else None
+            is_open = any(status.gate_open for status in self.evidence.statuses(site, now).values())
+            if is_open and told is not None and told.epoch == mark.epoch:
+                return site
+        return None
+
+    def _raise(self, record: GroupRecord, mark: Stamp, now: float) -> None:
         """Above every mark, with the active that the clients' traffic goes to: nothing moves."""
         if not self.kept.can_commit:
             return
-        active = next((self.gate.ends[name].remote_site for name in sorted(self.gate.present)), record.active)
+        active = self._active_under(record, mark, now)
+        if active is None:
+            self._say(now, "alarm", f"the store forgot {mark}, and no tunnel shows who served under it")
+            return
         changed = replace(
             record,
             stamp=self._next_stamp(record),
@@ -338,7 +372,7 @@ class GroupDecider:
         if before is not None and before.active != self.record.active:
             self._moved_at = now  # whoever decided it
         self._below_mark = 0
-        self._highest_epoch = max(self._highest_epoch, self.record.stamp.epoch)
+        self._heed(self.record.stamp)
         self._protection = None
         self.evidence.void()
 
@@ -370,8 +404,6 @@ class GroupDecider:
         self.kept.want_read()
         if self.record is None:
             return
-        if self.gate.seen and self.gate.fenced:
-            self._below_mark += 1
         self._actions.append(PinLeader((self.record.active,)))
         if self.gate.settled(self.record.stamp):
             self._tell_applied(self.record, 0.0)
@@ -383,12 +415,13 @@ class GroupDecider:
 
     def _say(self, now: float, action: str, reason: str, evidence: tuple[str, ...] = ()) -> None:
         """Publish a decision or refusal. While the same one holds it is said once; when it comes back, again."""
-        said_at = self._said.pop((action, reason), float("-inf"))
+        stamp = self.record.stamp if self.record else Stamp(0, "none")
+        key = (stamp, action, reason)
+        said_at = self._said.pop(key, float("-inf"))
         self._said = {key: at for key, at in self._said.items() if now - at <= SAID_SECONDS}
-        self._said[action, reason] = now
+        self._said[key] = now
         if now - said_at <= SAID_SECONDS:
             return
-        stamp = self.record.stamp if self.record else Stamp(0, "none")
         self._actions.append(Publish(Decision(self.gate.site, self.group.name, stamp, action, reason, evidence)))
 
     def take_actions(self) -> list[Action]:

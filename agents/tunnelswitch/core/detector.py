@@ -34,6 +34,7 @@ class _Peer:
     hold_until: float | None = None
     doubt_until: float = float("-inf")
     was_up: bool = False
+    up_until: float = float("-inf")
     down_at: float | None = None
 
 
@@ -79,6 +80,8 @@ class Detector:
         if path is Path.DOWN and not peer.was_up and now < self._grace_until:
             peer.down_at = self._grace_until
             return False
+        if peer.path is Path.UP:
+            peer.up_until = now
         if path is Path.UP and peer.path is Path.DOWN:
             peer.path, peer.path_since = Path.UNKNOWN, now
             peer.hold_until = now + HOLD_WINDOWS * self.window_seconds
@@ -107,10 +110,15 @@ class Detector:
 
     def deadline(self) -> float | None:
         """When an observation may change by the mere passing of time."""
-        times = [peer.silent_at for peer in self._peers.values() if peer.bus is not Bus.SILENT]
-        times += [peer.hold_until for peer in self._peers.values() if peer.hold_until is not None]
-        times += [peer.down_at for peer in self._peers.values() if peer.down_at is not None]
-        return min(times, default=None)
+        first = float("inf")
+        for peer in self._peers.values():
+            if peer.bus is not Bus.SILENT and peer.silent_at < first:
+                first = peer.silent_at
+            if peer.hold_until is not None and peer.hold_until < first:
+                first = peer.hold_until
+            if peer.down_at is not None and peer.down_at < first:
+                first = peer.down_at
+        return first if first != float("inf") else None
 
     def expire(self, now: float) -> bool:
         """Let time pass. Returns whether an observation changed."""
@@ -138,7 +146,9 @@ class Detector:
             return None
         return max(peer.path_since, peer.bus_since)
 
-    def reachable(self, site: str) -> bool:
-        """Is the path to `site` up?"""
+    def up_until(self, site: str, now: float) -> float:
+        """When the path to `site` was up last: now if it is, minus infinity if it never was."""
         peer = self._peers.get(site)
-        return peer is not None and peer.path is Path.UP
+        if peer is None:
+            return float("-inf")
+        return now if peer.path is Path.UP else peer.up_until

@@ -104,10 +104,11 @@ class SwitchApplied:
 
 @dataclass(frozen=True, slots=True)
 class SwitchConflict:
-    """The guard did not match: another value is stored. Nothing was written."""
+    """The guard did not match: another value is stored. Nothing was written. `present` are the group's ends there."""
 
     group: str
     stored: Stamp | None
+    present: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,8 +62,15 @@ class Evidence:
         self.asked_reason = None
         self.promote_failed = None
 
-    def hear(self, beat: Heartbeat, now: float) -> None:
+    def hear(self, beat: Heartbeat, now: float) -> bool:
+        """Take a heartbeat. Returns False if it says just what the last one said, and nothing that grows with time."""
+        known = self.fresh(beat.site, now)
         self.ballots[beat.site] = Ballot(beat, now)
+        if known is None or beat.clients or known.clients or beat.marks != known.marks or beat.late != known.late:
+            return True
+        if any(vote.down for vote in beat.votes) or _gist(beat) != _gist(known):
+            return True
+        return any(seen.path is not Path.UP for seen in beat.observations)
 
     def prove(self, proof: Proof, record: GroupRecord) -> bool:
         """Keep a proof that is about this record's active, stamp and run; anything else is ignored."""
@@ -220,3 +227,10 @@ class Evidence:
             in_sync = all(active[name].protection is Protection.PROTECTED for name in names)
             return (in_sync, active_run, record.standby_run if in_sync else "")
         return (in_sync, active_run, self.runs(target, now) if in_sync else "")
+
+
+def _gist(beat: Heartbeat) -> list[object]:
+    """What a heartbeat says, without ages and counters."""
+    said: list[object] = [(seen.path, seen.bus) for seen in beat.observations]
+    said += [(s.service, s.run, s.role, s.protection, s.in_sync, s.gate_open, s.self_fenced) for s in beat.services]
+    return said

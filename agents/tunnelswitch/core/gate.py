@@ -51,6 +51,7 @@ class Gate:
         self._sent: _Sent | None = None
         self._conflicts = 0
         self._retry_at = 0.0
+        self._wanted: tuple[frozenset[str], str | None, frozenset[str]] | None = None
 
     @property
     def open(self) -> bool:
@@ -97,12 +98,16 @@ class Gate:
         if self.stored is None or result.stamp >= self.stored:
             self.stored, self.present = result.stamp, result.present & self.ends.keys()
             self.broken = frozenset()
-        if self._want is not None and self._want[0] == result.stamp and not self._change():
+        if (
+            self._want is not None
+            and self._want[0] == result.stamp
+            and self._wanted_ends(self._want[1]) == self.present
+        ):
             self.applied = result.stamp
 
     def conflicted(self, result: SwitchConflict, now: float) -> None:
         self._sent = None
-        self.stored = result.stored
+        self.stored, self.present = result.stored, result.present & self.ends.keys()
         self._conflicts += 1
         if self._conflicts >= CONFLICTS_MAX:
             self._retry_at, self._conflicts = now + RECONCILE_SECONDS, 0
@@ -112,11 +117,14 @@ class Gate:
         self.error = result.error
         self._retry_at = now + RETRY_SECONDS
 
-    def _change(self) -> bool:
-        assert self._want is not None
-        _, running = self._want
-        ends = tuple(self.ends.values())
-        return wanted_ends(self.group, self.site, ends, self.present, running=running) != self.present
+    def _wanted_ends(self, running: str | None) -> frozenset[str]:
+        """The ends to hold, given those that are there: asked at every event, and changes with few of them."""
+        known = self._wanted
+        if known is None or known[0] is not self.present or known[1] != running:
+            ends = tuple(self.ends.values())
+            wanted = wanted_ends(self.group, self.site, ends, self.present, running=running)
+            known = self._wanted = (self.present, running, wanted)
+        return known[2]
 
     def deadline(self) -> float | None:
         if self._sent is not None:
@@ -133,11 +141,10 @@ class Gate:
         if self._want is None or not self.seen or self.fenced or now < self._retry_at:
             return None
         stamp, running = self._want
-        ends = tuple(self.ends.values())
-        wanted = wanted_ends(self.group, self.site, ends, self.present, running=running)
-        add, remove = (wanted - self.present) | (wanted & self.broken), self.present - wanted
-        if self.stored == stamp and self.applied == stamp and not add and not remove:
+        wanted = self._wanted_ends(running)
+        if self.applied == stamp and self.stored == stamp and wanted == self.present and not self.broken:
             return None
+        add, remove = (wanted - self.present) | (wanted & self.broken), self.present - wanted
         # OVSDB holding the right rows is not the data plane following them: also an empty change is confirmed once.
         self.applied = None
         if add & self.foreign:

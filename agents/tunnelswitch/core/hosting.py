@@ -37,6 +37,8 @@ PROMOTE_ATTEMPTS_MAX = 3
 PROMOTE_ROUND_SECONDS = 2.0
 REPEAT_SECONDS = 1.0
 ERROR_MAX = 500
+# Our word that we have a standby is a ballot for two windows, and then perhaps a commit under way.
+CLAIM_SECONDS = 3.0
 
 
 @dataclass(slots=True)
@@ -74,7 +76,9 @@ class HostedGroup:
         self._confirmed: Stamp | None = None
         self._read_at = 0.0
         self._peer_serving: Stamp | None = None
-        self._lonely_since: float | None = None
+        self._fence_at: float | None = None
+        self._claimed_at = member.started_at
+        self._confirmed_at = float("-inf")
         self._repeat_at = 0.0
         self._served: tuple[int, str] | None = None
         self._told: Applied | None = None
@@ -90,7 +94,7 @@ class HostedGroup:
             case events.DataPlaneLost():
                 self.gate.lost()
             case events.RecordRead() if event.group == self.group.name and event.record is not None:
-                self._confirmed = event.record.stamp
+                self._confirmed, self._confirmed_at = event.record.stamp, now
             case events.SwitchApplied() if event.group == self.group.name:
                 self.gate.switched(event)
                 if self.latched == event.stamp:
@@ -106,7 +110,8 @@ class HostedGroup:
             case Handover() if event.group == self.group.name:
                 self._consent(event)
             case Heartbeat():
-                self._watch_peer(event, now)
+                if not self._watch_peer(event, now):
+                    return
             case _:
                 self._service_event(event, now)
         self.act(now)
@@ -163,16 +168,21 @@ class HostedGroup:
             self.latched = record.stamp
             self._repeat_at = 0.0
 
-    def _watch_peer(self, beat: Heartbeat, now: float) -> None:
-        """What others see of the old active; the word of the new one that it serves stands in for a lost `serving`."""
+    def _watch_peer(self, beat: Heartbeat, now: float) -> bool:
+        """What others see of the old active; the word of the new one that it serves stands in for a lost `serving`.
+        Returns whether something may follow from it; what time alone brings has its deadline."""
         record = self.record
-        if record is not None:
-            self.certificate.hear(beat, record, now)
-        if record is None or beat.site != record.active or beat.marks.get(self.group.name) != record.stamp:
-            return
+        if record is None:
+            return False
+        self.certificate.hear(beat, record, now)
+        if record.active == self.site:
+            return not self.gate.open
+        if beat.site != record.active or beat.marks.get(self.group.name) != record.stamp:
+            return record.stamp != self._stamp
         mine = [status for status in beat.services if status.group == self.group.name]
         if mine and all(status.role == "active" and status.gate_open for status in mine):
             self._peer_serving = record.stamp
+        return True
 
     # ------------------------------------------------------------------ decide
 
@@ -206,6 +216,7 @@ class HostedGroup:
     def _lead(self, record: GroupRecord, now: float) -> None:
         gate, stamp = self.gate, record.stamp
         if not gate.seen:
+            self._fence_at = None
             return
         self._check_isolation(record, now)
         stored = gate.stored
@@ -225,6 +236,8 @@ class HostedGroup:
             self._say_serving(record)
 
     def _may_expose(self, record: GroupRecord, now: float) -> bool:
+        if len(self.instances) > 1 and any(instance.seen.role != "active" for instance in self.instances.values()):
+            return False  # all services of a group or none: what one has served could not be given back with the others
         if len(record.gateways) == 1:
             # Its switch is the certificate: until it has applied this stamp, nothing that we answer reaches a client,
             # so our end may open beside it, on the word of whoever committed.
@@ -259,19 +272,45 @@ class HostedGroup:
             self._actions.append(Publish(Serving(self.site, self.group.name, record.stamp, seconds)))
 
     def _check_isolation(self, record: GroupRecord, now: float) -> None:
-        """An active that K voters no longer see closes itself, unless there is nobody to hand over to (R4)."""
-        others = [voter for voter in record.voters if voter != self.site]
-        seen = sum(self.member.sees(voter, now) for voter in others) + (self.site in record.voters)
-        if seen >= blocking(len(record.voters)) or not record.in_sync:
-            self._lonely_since = None
+        """An active that has been out of touch with K voters for `fence_after` closes itself, unless there is nobody to
+        hand over to (R4). The time runs from the last touch, not from when it was missed: others count on that."""
+        self._fence_at = None
+        if not self.gate.open or self.latched == record.stamp or self._alone(record):
             return
-        if self._lonely_since is None:
-            self._lonely_since = now
-        if now - self._lonely_since >= self.member.timing.fence_after_seconds and self.gate.open:
-            self.latched = record.stamp
+        touched_at = max(self._in_touch_at(record.voters, now), self.member.started_at)
+        self._fence_at = touched_at + self.member.timing.fence_after_seconds
+        if now >= self._fence_at:
+            self.latched, self._fence_at = record.stamp, None
+
+    def _in_touch_at(self, voters: tuple[str, ...], now: float) -> float:
+        """When K voters, this site among them, were in touch with this site last."""
+        needed = blocking(len(voters)) - (self.site in voters)
+        if needed <= 0:
+            return now
+        times = sorted(self.member.in_touch_at(voter, now) for voter in voters if voter != self.site)
+        return times[-needed] if needed <= len(times) else float("-inf")
+
+    def _alone(self, record: GroupRecord) -> bool:
+        """Is it known that nobody could take over? With several gateways our own word that there is a standby may have
+        been taken into a record that we have not heard of: only a read made long enough after that word tells."""
+        if record.in_sync or len(record.gateways) == 1:
+            return not record.in_sync
+        since = self._confirmed_at - READ_DEADLINE_SECONDS - self._claimed_at
+        return self._confirmed == record.stamp and since >= CLAIM_SECONDS
+
+    def fit(self, now: float) -> bool:
+        """May this site's watchdog be kicked (PROTOCOL A3)? Not while the gate may be open although this site should
+        have closed it by now: then its host has to die."""
+        if self.gate.seen and not self.gate.open:
+            return True
+        record = self.record
+        voters = record.voters if record is not None else self.group.voters
+        if now - self._in_touch_at(voters, now) < self.member.timing.fence_after_seconds:
+            return True
+        return record is not None and record.active == self.site and self._alone(record)
 
     def _follow(self, record: GroupRecord, now: float) -> None:
-        self._lonely_since = None
+        self._fence_at = None
         self.gate.want(record.stamp, record.active)
         if self.gate.open or self._peer_serving != record.stamp:
             return
@@ -323,6 +362,8 @@ class HostedGroup:
         """For the heartbeat."""
         record = self.record
         latched = record is not None and self.latched == record.stamp
+        if all(instance.seen.protection is Protection.PROTECTED for instance in self.instances.values()):
+            self._claimed_at = now
         return tuple(
             ServiceStatus(
                 service=name,
@@ -344,8 +385,8 @@ class HostedGroup:
         gate = self.gate.deadline()
         if gate is not None:
             times.append(gate)
-        if self._lonely_since is not None and self.gate.seen and self.latched != self._stamp and self.gate.open:
-            times.append(self._lonely_since + self.member.timing.fence_after_seconds)
+        if self._fence_at is not None and self.gate.seen:
+            times.append(self._fence_at)
         return min(times) if self.record is not None else None
 
     def take_actions(self) -> list[Action]:

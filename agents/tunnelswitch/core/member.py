@@ -61,6 +61,7 @@ class Member:
     ) -> None:
         self.site = site
         self.incarnation = incarnation
+        self.started_at = now
         self.groups = {group.name: group for group in groups}
         self.timing = timing
         self.detector = Detector(others, window_seconds=timing.window_seconds, now=now)
@@ -140,16 +141,14 @@ class Member:
     def _vote_times(self) -> list[float]:
         """When a vote that waits only for the stamp's age becomes one."""
         times = []
+        last_beat = self._sent[-1][1] if self._sent else float("-inf")
         for name, record in self.records.items():
-            since = self.detector.down_since(record.active)
             ripe = self._record_since[name] + self.timing.window_seconds
-            if since is not None and ripe > since:
-                times.append(ripe)
-        return [time for time in times if time > self._last_beat]
-
-    @property
-    def _last_beat(self) -> float:
-        return self._sent[-1][1] if self._sent else float("-inf")
+            if ripe > last_beat:
+                since = self.detector.down_since(record.active)
+                if since is not None and ripe > since:
+                    times.append(ripe)
+        return times
 
     def expire(self, now: float) -> None:
         self._urgent |= self.detector.expire(now)
@@ -212,10 +211,7 @@ class Member:
             votes.append(Vote(name, record.active, record.stamp, down, seconds if down else 0.0))
         return tuple(votes)
 
-    def sees(self, voter: str, now: float) -> bool:
-        """Is `voter` still in touch with us: its path is up, or it echoed a heartbeat of ours that is recent enough?
-        Hearing somebody who cannot hear us is not being seen (PROTOCOL R4)."""
-        if self.detector.reachable(voter):
-            return True
-        echoed_at = self._echoed_at.get(voter)
-        return echoed_at is not None and now - echoed_at <= self.timing.fence_after_seconds
+    def in_touch_at(self, voter: str, now: float) -> float:
+        """When `voter` was in touch with us last: its path was up, or a heartbeat of ours left that it echoed since.
+        Hearing somebody who cannot hear us is not being in touch (PROTOCOL R4). Minus infinity: not since our start."""
+        return max(self.detector.up_until(voter, now), self._echoed_at.get(voter, float("-inf")))

@@ -25,6 +25,10 @@ class ServerAgent:
     def _services(self, now: float) -> tuple[ServiceStatus, ...]:
         return tuple(status for group in self.hosted for status in group.statuses(now))
 
+    def fit(self, now: float) -> bool:
+        """May this host go on: is no gate open here that should have been closed by now (PROTOCOL A3)?"""
+        return all(group.fit(now) for group in self.hosted)
+
     def receive(self, event: object, now: float) -> None:
         fresh = self.member.receive(event, now)
         if isinstance(event, Heartbeat) and fresh is None:

@@ -14,6 +14,7 @@ from tunnelswitch.core.server import ServerAgent
 from tunnelswitch.processes.executor import Executor
 from tunnelswitch.processes.frame import Frame, Startable
 from tunnelswitch.processes.pump import Pump
+from tunnelswitch.processes.watchdog import Watchdog
 from tunnelswitch.replication.drivers import make_driver
 
 SERVER_HEARS = ("heartbeat", "epoch", "record", "proof", "handover", "applied", "serving")
@@ -62,7 +63,8 @@ async def run_agent(deployment: Deployment, site: str) -> None:
     bus, epochs = frame.bus(SERVER_HEARS if hosted else SITE_HEARS), frame.epochs()
     frame.metrics.pull("bus_dropped_messages", lambda: bus.counts.dropped)
     frame.metrics.pull("stale_messages", lambda: member.stale_messages)
-    parts: list[Startable] = [bus, epochs]
+    watchdog = Watchdog(machine.fit if isinstance(machine, ServerAgent) else lambda now: True)
+    parts: list[Startable] = [watchdog, bus, epochs]
     drivers = {}
     if hosted:
         for service in deployment.services_at(site):

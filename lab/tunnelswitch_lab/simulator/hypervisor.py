@@ -1,0 +1,169 @@
+"""The copies of one service at the server sites, and what a driver does to them.
+
+A promotion can fail, hang, succeed and yet say that it failed, or succeed long after its caller gave up. The link of
+checkpoints (T1) follows the underlay between the servers, and can break by itself. A copy out of sync becomes a standby
+again only as a new run; a copy that held the role never does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tunnelswitch.core import events
+from tunnelswitch.core.actions import Fence, Promote
+from tunnelswitch.core.facts import Protection
+from tunnelswitch_lab.simulator.process import Answer
+from tunnelswitch_lab.simulator.timeline import Timeline
+
+Promotion = events.Promoted | events.PromotionFailed
+Fencing = events.FenceDone | events.FenceFailed
+PROMOTE_FAULTS = ("fails", "hangs", "half", "late")
+LATE_SECONDS = 1.2
+
+
+@dataclass(slots=True)
+class Copy:
+    """One copy. `synced_with` is the run whose state it holds (its own for one that serves)."""
+
+    service: str
+    site: str
+    run: str
+    role: str
+    synced_with: str
+    peer_lost: bool = False
+
+    @property
+    def alive(self) -> bool:
+        return self.role != "stopped"
+
+
+class Hypervisor:
+    """Both copies of one service.
+
+    Args:
+        tell: (site, event) to the agent there.
+        changed: called after anything that clients could see.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        servers: tuple[str, str],
+        timeline: Timeline,
+        seconds: float,
+        tell: Callable[[str, object], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self.service = service
+        self.servers = servers
+        primary, secondary = servers
+        first = f"{service}-p0"
+        self.copies = {
+            primary: Copy(service, primary, first, "active", first),
+            secondary: Copy(service, secondary, f"{service}-s0", "standby", first),
+        }
+        self.fault: str | None = None
+        self._parents = {copy.run: copy.synced_with for copy in self.copies.values() if copy.run != copy.synced_with}
+        self._timeline = timeline
+        self._seconds = seconds
+        self._tell = tell
+        self._changed = changed
+        self._runs = 0
+
+    def other(self, site: str) -> Copy:
+        return self.copies[self.servers[1] if site == self.servers[0] else self.servers[0]]
+
+    def ancestors(self, run: str) -> list[str]:
+        """The runs whose state `run` goes on from, the nearest first."""
+        found = []
+        while run in self._parents:
+            run = self._parents[run]
+            found.append(run)
+        return found
+
+    def seen(self, site: str) -> events.ServiceSeen:
+        """The driver's word on the copy at `site`."""
+        copy, other = self.copies[site], self.other(site)
+        linked = other.alive and not copy.peer_lost and other.role != copy.role
+        if copy.role == "active":
+            protection = Protection.PROTECTED if linked else Protection.UNPROTECTED
+        else:
+            protection = Protection.PROTECTED if copy.alive else Protection.STOPPED
+        return events.ServiceSeen(self.service, copy.run, copy.role, protection, protection is Protection.PROTECTED)
+
+    def say(self) -> None:
+        for site in self.servers:
+            self._tell(site, self.seen(site))
+
+    # ------------------------------------------------------------------ the driver
+
+    def promote(self, site: str, action: Promote) -> Answer[Promotion]:
+        answer: Answer[Promotion] = Answer()
+        failed = events.PromotionFailed(action.service, "it would not start")
+        copy, fault = self.copies[site], self.fault
+        run = copy.run
+        if fault in (None, "half"):
+            self._timeline.after(self._seconds, self._promote, site, run, answer, failed if fault else None)
+        elif fault == "late":
+            self._timeline.after(action.deadline_seconds + LATE_SECONDS, self._promote, site, run, answer, failed)
+        if fault == "fails":
+            self._timeline.after(self._seconds, answer.set, failed)
+        else:
+            self._timeline.after(action.deadline_seconds, answer.set, failed)
+        return answer
+
+    def _promote(self, site: str, run: str, answer: Answer[Promotion], instead: Promotion | None) -> None:
+        copy = self.copies[site]
+        if not copy.alive or copy.run != run:
+            answer.set(events.PromotionFailed(self.service, "it is gone"))
+            return
+        if copy.role != "active":
+            copy.role = "active"
+            self._changed()
+            self._tell(site, self.seen(site))
+        answer.set(instead or events.Promoted(self.service, run, self._seconds))
+
+    def fence(self, site: str, action: Fence) -> Answer[Fencing]:
+        answer: Answer[Fencing] = Answer()
+        self._timeline.after(self._seconds, self._fence, site, action.run, answer)
+        return answer
+
+    def _fence(self, site: str, run: str, answer: Answer[Fencing]) -> None:
+        if self.copies[site].run == run:
+            self.crash(site)
+        answer.set(events.FenceDone(self.service, run))
+
+    # ------------------------------------------------------------------ faults
+
+    def crash(self, site: str) -> None:
+        copy = self.copies[site]
+        if copy.alive:
+            copy.role = "stopped"
+            self._changed()
+            self._tell(site, events.RunExited(self.service, copy.run))
+            self._tell(self.other(site).site, self.seen(self.other(site).site))
+
+    def power_lost(self, site: str) -> None:
+        """Nobody is left at the site to see the copy end."""
+        self.copies[site].role = "stopped"
+        self._changed()
+        self._tell(self.other(site).site, self.seen(self.other(site).site))
+
+    def lose_checkpoints(self) -> None:
+        for copy in self.copies.values():
+            copy.peer_lost = True
+        self.say()
+
+    def revive(self, site: str) -> bool:
+        """A stopped or stale copy begins again as a standby of the other one, as a new run."""
+        copy, other = self.copies[site], self.other(site)
+        stale = copy.role == "standby" and copy.peer_lost
+        if (copy.alive and not stale) or other.role != "active":
+            return False
+        self._runs += 1
+        copy.run, copy.role, copy.synced_with = f"{self.service}-{site[0]}{self._runs}", "standby", other.run
+        copy.peer_lost = other.peer_lost = False
+        self._parents[copy.run] = other.run
+        self.say()
+        return True

@@ -1,0 +1,102 @@
+"""From a seed to a story: the setup of a deployment and a list of faults, each with its time, arguments and length.
+
+Pure data, drawn before anything runs, so that a failing list can be cut down and played again.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+from tunnelswitch.core.member import Timing
+from tunnelswitch_lab.simulator.faults import FAULTS, FORGETTING
+from tunnelswitch_lab.simulator.setup import GROUP, SERVERS, SERVICES, Delays, Setup
+
+# Most bugs show soon, some only when fences and hysteresis have run out.
+FAULTY_SECONDS = ((0.7, 1.8), (0.7, 1.8), (0.7, 1.8), (1.8, 4.5))
+LENGTHS = (0.05, 0.2, 0.5, 1.0, 2.5)
+BEGINS = (0.2, 0.6, 1.5)
+RATE_SPREAD = 400e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`name` of FAULTS begins at `at` seconds and ends after `lasts`."""
+
+    at: float
+    name: str
+    args: tuple[object, ...]
+    lasts: float
+
+    def __str__(self) -> str:
+        args = ", ".join(map(str, self.args))
+        return f"{self.at:7.3f} s  {self.name}({args}) for {self.lasts:.3f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Everything that decides what happens."""
+
+    seed: int
+    setup: Setup
+    faults: tuple[Fault, ...]
+    healed_at: float
+
+
+def draw(seed: int) -> Schedule:
+    """The schedule of a seed: always the same one."""
+    random_ = random.Random(seed)
+    setup = _draw_setup(random_)
+    names = [name for name in FAULTS if name not in FORGETTING and FAULTS[name].possible(setup)]
+    weights = [FAULTS[name].weight for name in names]
+    faults = []
+    for _ in range(random_.randint(2, 6)):
+        name = random_.choices(names, weights)[0]
+        faults.append(_draw_fault(random_, name, setup))
+    if random_.random() < 0.3:  # PROTOCOL A1: one storage forgets, or none
+        faults.append(_draw_fault(random_, random_.choice(FORGETTING), setup))
+    faults.sort(key=lambda fault: fault.at)
+    return Schedule(seed, setup, tuple(faults), random_.uniform(*random_.choice(FAULTY_SECONDS)))
+
+
+def _draw_fault(random_: random.Random, name: str, setup: Setup) -> Fault:
+    at = random_.choice(BEGINS) * random_.random()
+    lasts = random_.choice(LENGTHS) * random_.uniform(0.5, 1.5)
+    return Fault(round(at, 4), name, FAULTS[name].draw(random_, setup), round(lasts, 4))
+
+
+def _draw_setup(random_: random.Random) -> Setup:
+    shape = random_.choices(("one", "two", "witness", "four", "pair"), (40, 30, 12, 12, 6))[0]
+    gateways: tuple[str, ...] = ("gateway",)
+    witnesses: tuple[str, ...] = ()
+    voters: tuple[str, ...] = (*SERVERS, "gateway")
+    if shape == "two" or (shape == "four" and random_.random() < 0.5):
+        gateways = ("gateway", "branch")
+    if shape == "witness":
+        witnesses, voters = ("witness",), (*SERVERS, "witness")
+    elif shape == "four":
+        witnesses = () if len(gateways) > 1 else ("witness",)
+        voters = (*voters, "branch" if len(gateways) > 1 else "witness")
+    elif shape == "pair":
+        voters = SERVERS
+    group = replace(
+        GROUP,
+        gateways=gateways,
+        voters=voters,
+        services=SERVICES[: random_.choices((1, 2), (5, 1))[0]],
+        hysteresis_seconds=random_.choice((0.5, 2.0)),
+    )
+    interval = random_.choices((0.25, 0.1), (12, 1))[0]
+    timing = Timing(interval, 2 * interval, random_.choice((2.0, 4.0)) * 2 * interval, 0.4)
+    delays = Delays(
+        bus=random_.choice((0.001, 0.01)),
+        store=random_.choice((0.003, 0.03)),
+        commit=random_.choice((0.003, 0.02)),
+        follow=random_.choice((0.002, 0.03)),
+        driver=random_.choice((0.003, 0.05)),
+        election=random_.choice((0.2, 0.8)),
+        clients_look=0.2,
+    )
+    sites = (*SERVERS, *gateways, *witnesses)
+    rates = {site: 1.0 + random_.uniform(-RATE_SPREAD, RATE_SPREAD) / 2 for site in sites}
+    return Setup(group, timing, delays, witnesses, rates, watchdogs=len(gateways) > 1)

@@ -1,0 +1,434 @@
+"""A deployment in virtual time: the real machines with the real pump and executor, and simulated parts around them.
+
+`invariants` judges after every step in which something changed that clients could see. What goes wrong is in `faults`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from tunnelswitch.core import actions, events, facts
+from tunnelswitch.core.deciding import GroupDecider
+from tunnelswitch.core.evidence import Evidence
+from tunnelswitch.core.facts import GroupRecord, Path, Reason
+from tunnelswitch.core.gate import Gate
+from tunnelswitch.core.gateway import SiteAgent
+from tunnelswitch.core.hosting import HostedGroup
+from tunnelswitch.core.member import Member
+from tunnelswitch.core.server import ServerAgent
+from tunnelswitch.core.stamp import Stamp
+from tunnelswitch.core.switcher import Switcher
+from tunnelswitch_lab.simulator.bus import SimulatedBus
+from tunnelswitch_lab.simulator.fabric import Fabric, Reached
+from tunnelswitch_lab.simulator.hypervisor import Copy, Hypervisor
+from tunnelswitch_lab.simulator.invariants import REFUSALS, Judge
+from tunnelswitch_lab.simulator.network import Network, around
+from tunnelswitch_lab.simulator.ports import BusPort, DriverPort, EpochsPort, PlanePort
+from tunnelswitch_lab.simulator.process import Clock, Process
+from tunnelswitch_lab.simulator.setup import Setup
+from tunnelswitch_lab.simulator.store import SimulatedStore
+from tunnelswitch_lab.simulator.switches import Switch, Taken
+from tunnelswitch_lab.simulator.timeline import START_SECONDS, Timeline
+
+CHECKPOINTS_LOST_SECONDS = 0.4
+RESYNC_SECONDS = 0.7
+WATCHDOG_SECONDS = 0.4
+WATCHDOG_LOOK_SECONDS = 0.1
+REBOOT_SECONDS = 1.0
+Told = Callable[[float, str, object], None]
+
+
+class World:
+    """All sites, started as they would be found in the midst of good times: the standby in sync, the preferred active.
+
+    Args:
+        told: sees everything that is published and noted, for a trace.
+        fresh: begin as `tunnelswitch init` leaves it instead: a record without a standby, no tunnel anywhere.
+    """
+
+    def __init__(
+        self, setup: Setup | None = None, seed: int = 0, *, told: Told | None = None, fresh: bool = False
+    ) -> None:
+        self.setup = setup = setup or Setup()
+        self.group = group = setup.group
+        self.sites = setup.sites
+        self.timeline = timeline = Timeline()
+        self.random = random.Random(seed)
+        self.told = told
+        delays = setup.delays
+        self.network = Network(timeline, setup.sites, setup.timing.window_seconds, self._path_changed)
+        self.bus = SimulatedBus(timeline, self.network, delays.bus, seed + 1)
+        self.store = SimulatedStore(timeline, self.network, setup.replicas, delays, seed + 2)
+        self.store.on_commit = self._committed
+        self.bus.on_said = self._said
+        self.switches = {site: Switch(site, timeline, delays.commit, delays.follow) for site in setup.sites}
+        self.hypervisors = {
+            service.name: Hypervisor(
+                service.name, group.servers, timeline, delays.driver, self._tell_agent, self._changed
+            )
+            for service in group.services
+        }
+        self.fabric = Fabric(group, self.network, self.switches, self.hypervisors)
+        self.clocks = {site: self._clock(site) for site in setup.sites}
+        self.processes: dict[str, Process] = {}
+        self.reached: frozenset[Reached] = frozenset()
+        self.answered_by: list[tuple[float, frozenset[str]]] = []
+        self.complaints: set[Stamp] = set()
+        self.healed = False
+        self.bad_bus_until = float("-inf")
+        self._mute_until: dict[str, float] = {}
+        self._starts = 0
+        self._unanswered_since: dict[tuple[str, str], float] = {}
+        self._complained: set[tuple[str, str]] = set()
+        self._fit_at = dict.fromkeys(group.servers, timeline.now)
+        self._dirty = True
+        self._begin(fresh)
+        self.judge = Judge(self)
+        for switch in self.switches.values():
+            switch.on_taken, switch.on_change, switch.on_followed = self._taken, self._plane_changed, self._changed
+        timeline.after(delays.clients_look, self._look_at_clients)
+        timeline.after(RESYNC_SECONDS, self._resync)
+        if setup.watchdogs:
+            timeline.after(WATCHDOG_LOOK_SECONDS, self._watch)
+
+    def _begin(self, fresh: bool) -> None:
+        group = self.group
+        runs = ["", ""]
+        if not fresh:
+            for index, site in enumerate(group.servers):
+                names = sorted((name, part.copies[site].run) for name, part in self.hypervisors.items())
+                runs[index] = ",".join(f"{name}={run}" for name, run in names)
+        stamp = Stamp(1, "init", 0 if fresh else 1)
+        record = GroupRecord(
+            group.name, stamp, group.preferred, group.preferred, not fresh, Reason.INIT, group.voters, group.gateways,
+            prev_id="" if fresh else "1.0-init", active_run=runs[0], standby_run=runs[1],
+        )  # fmt: skip
+        self.store.history[group.name] = [(record, 1)]
+        if not fresh:
+            for site in (*group.servers, *group.gateways):
+                present = {
+                    end.interface
+                    for end in self.fabric.ends[site]
+                    if (end.remote_site if site in group.gateways else site) == group.preferred
+                }
+                self.switches[site].begin({group.name: stamp}, frozenset(present))
+
+    def _clock(self, site: str) -> Clock:
+        offset = 10.0 + self.random.random() * 1e5
+        clock = Clock(self.timeline, self.setup.clock_rates.get(site, 1.0), offset)
+        clock.offset -= (self.timeline.now - START_SECONDS) * clock.rate
+        return clock
+
+    # ------------------------------------------------------------------ processes
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of every process: a site's name is its agent, `switcher@SITE` a gateway's switcher."""
+        return (*self.sites, *map(switcher_at, self.group.gateways))
+
+    def start(self, *names: str) -> None:
+        """Start, or start again, processes; all if none is named."""
+        for name in names or self.names:
+            site = site_of(name)
+            if name in self.processes:
+                self.processes[name].kill()
+                self._mute_until[name] = self.now
+            self._starts += 1
+            process = Process(name, site, self.timeline, self.clocks[site])
+            machine, plane, drivers = self._build(process, f"i{self._starts}")
+            self.processes[name] = process
+            role = "switcher" if name != site else "server" if site in self.group.servers else "site"
+            self.bus.subscribe(process, role)
+            process.run(machine, BusPort(self.bus, process), EpochsPort(self.store, site), plane, drivers)
+            self._first_look(process)
+
+    def _build(self, process: Process, incarnation: str) -> tuple[Any, PlanePort | None, dict[str, Any]]:
+        site, group, timing = process.site, self.group, self.setup.timing
+        plane = PlanePort(self.switches[site], self.clocks[site])
+        if process.name != site:
+            evidence = Evidence(group, site, timing)
+            gate = Gate(group, site, self.fabric.ends[site])
+            decider = GroupDecider(evidence, gate, decider=f"{site}.{incarnation}", unix_offset_seconds=0.0)
+            return Switcher((decider,), self.sites, age_max_seconds=timing.age_max_seconds), plane, {}
+        others = tuple(other for other in self.sites if other != site)
+        member = Member(site, incarnation, (group,), others, timing, self.clocks[site].local())
+        if site not in group.servers:
+            return SiteAgent(member), None, {}
+        drivers = {name: DriverPort(part, site) for name, part in self.hypervisors.items()}
+        return ServerAgent(member, (HostedGroup(member, Gate(group, site, self.fabric.ends[site])),)), plane, drivers
+
+    def _first_look(self, process: Process) -> None:
+        """What the adapters of a process that has just started say first."""
+        site = process.site
+        if self.switches[site].up:
+            self._tell_plane(process)
+        if process.name == site:
+            for hypervisor in self.hypervisors.values():
+                if site in self.group.servers:
+                    process.post(hypervisor.seen(site))
+
+    def _tell_plane(self, process: Process) -> None:
+        site = process.site
+        if process.name != site or site in self.group.servers:
+            process.post(self.switches[site].seen())
+        if process.name == site:
+            for other in self.sites:
+                if other != site:
+                    process.post(events.PathChanged(other, self.network.bfd(site, other)))
+
+    def _said(self, sender: str, message: actions.Message) -> None:
+        if type(message) is not facts.Heartbeat:
+            if isinstance(message, facts.Decision) and message.action in REFUSALS:
+                self.complaints.add(message.stamp)
+            self.note(sender, message)
+
+    def tell(self, name: str, event: object) -> None:
+        """Feed one event to a process, if it lives."""
+        if name in self.processes:
+            self.processes[name].post(event)
+
+    def at_site(self, site: str) -> list[Process]:
+        return [process for process in self.processes.values() if process.site == site]
+
+    # ------------------------------------------------------------------ time
+
+    @property
+    def now(self) -> float:
+        return self.timeline.now
+
+    def run(self, seconds: float) -> None:
+        """Let virtual time pass. Raises BrokenRuleError as soon as an invariant does not hold."""
+        self.timeline.run(self.timeline.now + seconds, self._stepped)
+
+    def _stepped(self) -> None:
+        if not self._dirty:
+            return
+        self._dirty = False
+        reached = self.fabric.reached()
+        if reached != self.reached or not self.answered_by:
+            self._note_reached(reached)
+        self.judge.state()
+
+    def _note_reached(self, reached: frozenset[Reached]) -> None:
+        self.reached = reached
+        sites = frozenset(one.site for one in reached)
+        if not self.answered_by or self.answered_by[-1][1] != sites:
+            self.answered_by.append((self.now, sites))
+            self.note("clients", f"reach {', '.join(sorted(sites)) or 'nobody'}")
+        for gateway in self.group.gateways:
+            for service in self.hypervisors:
+                key = (gateway, service)
+                if any(one.gateway == gateway and one.service == service for one in reached):
+                    self._unanswered_since.pop(key, None)
+                else:
+                    self._unanswered_since.setdefault(key, self.now)
+
+    def note(self, who: str, what: object) -> None:
+        if self.told is not None:
+            self.told(self.now, who, what)
+
+    # ------------------------------------------------------------------ what happens by itself
+
+    def _changed(self) -> None:
+        self._dirty = True
+
+    def _tell_agent(self, site: str, event: object) -> None:
+        self.tell(site, event)
+
+    def _path_changed(self, site: str, other: str, path: Path) -> None:
+        if self.switches[site].up:
+            self.tell(site, events.PathChanged(other, path))
+
+    def _plane_changed(self, site: str) -> None:
+        for process in self.at_site(site):
+            if process.name != site or site in self.group.servers:
+                process.post(self.switches[site].seen())
+
+    def _taken(self, taken: Taken) -> None:
+        if self.told is not None:
+            what = f"{taken.stamp} {sorted(taken.present)} (had {taken.before} {sorted(taken.was_present)})"
+            self.note(f"OVSDB of {taken.site}", f"takes {what}")
+        self.judge.taken(taken)
+
+    def _committed(self, before: GroupRecord, after: GroupRecord) -> None:
+        if self.told is not None:
+            run = f"run {after.active_run}, standby {after.standby_run or 'none'}"
+            self.note("store", f"{after.stamp} by {after.decided_by}, {after.reason}: active {after.active}, {run}")
+        self.judge.committed(before, after)
+        self.bus.publish("store", self.store.leader, facts.Epoch(after))
+
+    def _look_at_clients(self) -> None:
+        """Gateways see whether clients get answers; told again while it lasts, and once when it is over."""
+        for gateway in self.group.gateways:
+            for service in self.hypervisors:
+                key = (gateway, service)
+                since = self._unanswered_since.get(key)
+                if since is not None and self.now - since > 0.1:
+                    self._complained.add(key)
+                    self.tell(gateway, events.ClientsSeen(service, self.now - since))
+                elif since is None and key in self._complained:
+                    self._complained.discard(key)
+                    self.tell(gateway, events.ClientsSeen(service, 0.0))
+        self.timeline.after(self.setup.delays.clients_look, self._look_at_clients)
+
+    def _resync(self) -> None:
+        """A standby that is stopped or stale is started anew once the servers reach each other."""
+        for hypervisor in self.hypervisors.values():
+            for site in self.group.servers:
+                if self.network.connected(*self.group.servers) and hypervisor.revive(site):
+                    self.note(f"{hypervisor.service} at {site}", f"begins as a standby: {hypervisor.copies[site].run}")
+        self.timeline.after(RESYNC_SECONDS, self._resync)
+
+    def _watch(self) -> None:
+        """Each server's watchdog: kicked while its agent says that the site is fit, else the host dies (A3)."""
+        for site, fit_at in self._fit_at.items():
+            process = self.processes.get(site)
+            if site in self.network.unpowered or process is None:
+                self._fit_at[site] = self.now
+                continue
+            machine: Any = process.machine
+            local = self.clocks[site].local()
+            if process.alive and not process.paused and machine.fit(local):
+                self._fit_at[site] = self.now
+            elif self.now - fit_at >= WATCHDOG_SECONDS - WATCHDOG_LOOK_SECONDS:
+                self.note(f"watchdog of {site}", "resets the host")
+                self.lose_host(site)
+                self.timeline.after(REBOOT_SECONDS, self.boot, site)
+        self.timeline.after(WATCHDOG_LOOK_SECONDS, self._watch)
+
+    # ------------------------------------------------------------------ hosts
+
+    def lose_host(self, site: str) -> None:
+        """Power is gone: processes, copies, links. What OVSDB had is on disk."""
+        for process in self.at_site(site):
+            process.kill()
+        self.network.power(site, on=False)
+        for hypervisor in self.hypervisors.values():
+            if site in hypervisor.copies:
+                hypervisor.power_lost(site)
+        self._changed()
+
+    def boot(self, site: str) -> None:
+        """Power is back: what OVSDB had is there again, the copies are not."""
+        if site not in self.network.unpowered:
+            return
+        self.network.power(site, on=True)
+        self.network.restarted(site)
+        self.clocks[site] = self._clock(site)
+        self._changed()
+        self.start(*(name for name in self.names if site_of(name) == site))
+
+    def links_changed(self) -> None:
+        """To be called after a cut or its end."""
+        self._changed()
+        self.timeline.after(CHECKPOINTS_LOST_SECONDS, self._check_checkpoints)
+
+    def _check_checkpoints(self) -> None:
+        if not self.network.connected(*self.group.servers):
+            for hypervisor in self.hypervisors.values():
+                if not any(copy.peer_lost for copy in hypervisor.copies.values()):
+                    hypervisor.lose_checkpoints()
+
+    def site_lives(self, name: str) -> bool:
+        return site_of(name) not in self.network.unpowered
+
+    def resume(self, name: str) -> None:
+        """A paused process goes on."""
+        self._mute_until[name] = self.now
+        self.processes[name].resume()
+
+    def lose_ovsdb(self, site: str) -> None:
+        """ovsdb-server ends; vswitchd goes on with what it has."""
+        self.switches[site].up = False
+        for process in self.at_site(site):
+            process.post(events.DataPlaneLost("gone"))
+
+    def regain_ovsdb(self, site: str) -> None:
+        self.switches[site].up = True
+        for process in self.at_site(site):
+            self._tell_plane(process)
+
+    def restore_ovsdb(self, site: str, back: int) -> None:
+        """Somebody puts an old file in the place of OVSDB's."""
+        if self.switches[site].restore(back):
+            self.note(f"OVSDB of {site}", f"is restored: {', '.join(map(str, self.switches[site].stored.values()))}")
+            self.judge.restored.add(site)
+
+    def could_be_silent(self, source: str, target: str, seconds: float) -> bool:
+        """May heartbeats of `source` have been missing at `target` within the last so many seconds?"""
+        process = self.processes[source]
+        return (
+            not process.alive
+            or process.paused
+            or self.now - self._mute_until.get(source, float("-inf")) <= seconds
+            or self.now - self.bad_bus_until <= seconds
+            or self.network.silent_lately(source, target, seconds)
+        )
+
+    def heal(self) -> None:
+        """Everything works again; what was dead is started."""
+        self.note("ALL", "is healed")
+        self.healed = True
+        self.bus.good()
+        for site in list(self.bus.stalled):
+            self.bus.release(site)
+        store = self.store
+        store.up, store.acks_lost, store.slow_seconds = True, False, 0.0
+        self.network.mend_all()
+        for site in list(self.network.unpowered):
+            self.boot(site)
+        for site, switch in self.switches.items():
+            switch.commit_seconds = switch.usual_commit_seconds
+            switch.hang(hung=False)
+            if not switch.up:
+                self.regain_ovsdb(site)
+        for hypervisor in self.hypervisors.values():
+            hypervisor.fault = None
+        for name, process in list(self.processes.items()):
+            process.crash_in = None
+            if process.paused:
+                self.resume(name)
+            if not process.alive:
+                self.start(name)
+        self.links_changed()
+
+    def settled(self) -> bool:
+        """Do all switches follow the record?"""
+        stamp = self.record.stamp
+        group = self.group.name
+        return all(self.switches[site].stored.get(group) == stamp for site in self.fabric.ends)
+
+    # ------------------------------------------------------------------ for whoever tells a story
+
+    @property
+    def record(self) -> GroupRecord:
+        record, _ = self.store.last(self.group.name)
+        assert record is not None
+        return record
+
+    @property
+    def copies(self) -> dict[str, Copy]:
+        """Of the first service."""
+        return self.hypervisors[self.group.services[0].name].copies
+
+    def answering_copies(self) -> frozenset[str]:
+        """The sites whose copies answer clients now."""
+        return frozenset(one.site for one in self.fabric.reached())
+
+    def isolate(self, site: str) -> None:
+        self.network.cut(around(site, self.sites))
+        self.links_changed()
+
+    def rejoin(self, site: str) -> None:
+        self.network.mend(around(site, self.sites))
+        self.links_changed()
+
+
+def switcher_at(gateway: str) -> str:
+    return f"switcher@{gateway}"
+
+
+def site_of(name: str) -> str:
+    return name.removeprefix("switcher@")

@@ -1,0 +1,60 @@
+"""Which seed and which invariant find each planted bug. `found.json` holds the last search.
+
+    python tests/simulator/found.py [NAME ...]      searches again for these, or for all
+
+A search takes the first seeds in order, until one breaks a rule.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from planted import PLANTED
+
+from tunnelswitch_lab.simulator.playing import play
+from tunnelswitch_lab.simulator.running import unlogged
+from tunnelswitch_lab.simulator.schedule import draw
+
+FOUND = Path(__file__).with_name("found.json")
+SEEDS_MAX = 20_000
+
+
+def search(name: str, seeds: range = range(SEEDS_MAX)) -> dict[str, object] | None:
+    """The first seed that finds the bug, and the rule that it breaks."""
+    with unlogged(), PLANTED[name]():
+        for seed in seeds:
+            violation = play(draw(seed))
+            if violation is not None:
+                return {"seed": seed, "rule": violation.rule, "what": violation.what}
+    return None
+
+
+def read() -> dict[str, dict[str, object]]:
+    """By name of the bug: seed, rule, what."""
+    loaded: dict[str, dict[str, object]] = json.loads(FOUND.read_text()) if FOUND.exists() else {}
+    return loaded
+
+
+def main(names: list[str]) -> int:
+    """Search, write, and say what was not found."""
+    found = {} if not names else read()
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        chosen = names or list(PLANTED)
+        for name, result in zip(chosen, pool.map(search, chosen), strict=True):
+            said = f"{result['rule']} by seed {result['seed']}" if result else "NOT FOUND"
+            sys.stdout.write(f"{name}: {said}\n")
+            found.pop(name, None)
+            if result:
+                found[name] = result
+    FOUND.write_text(json.dumps({name: found[name] for name in PLANTED if name in found}, indent=1) + "\n")
+    return len(chosen) - sum(name in found for name in chosen)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,286 @@
+"""Bugs that the simulator must find: one rule taken away each, by name. They exist only while a test holds them.
+
+`found.py` searches for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest.mock import patch
+
+from planted_parts import PARTS
+
+from tunnelswitch.core import algorithm1, certificate, evidence, facts, quorum, topology
+from tunnelswitch.core.certificate import Certificate
+from tunnelswitch.core.deciding import GroupDecider
+from tunnelswitch.core.detector import Detector
+from tunnelswitch.core.evidence import Evidence, Verdict
+from tunnelswitch.core.facts import Bus, Path, Proof, ProofKind, Protection, Reason
+from tunnelswitch.core.freshness import Freshness
+from tunnelswitch.core.gate import Gate
+from tunnelswitch.core.hosting import HostedGroup
+from tunnelswitch.core.keeping import RecordKeeper
+from tunnelswitch.core.member import Member
+from tunnelswitch.core.stamp import Stamp
+
+Plant = Callable[[], contextlib.AbstractContextManager[Any]]
+PLANTED: dict[str, Plant] = dict(PARTS)
+
+
+def plant(name: str) -> Callable[[Callable[[], Iterator[None]]], Callable[[], Iterator[None]]]:
+    """Register a generator function that holds the bug while it is suspended."""
+
+    def register(bug: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
+        PLANTED[name] = contextlib.contextmanager(bug)
+        return bug
+
+    return register
+
+
+def replaced(name: str, where: object, attribute: str, by: object) -> None:
+    PLANTED[name] = lambda: patch.object(where, attribute, by)
+
+
+# ---------------------------------------------------------------------- the gate and its guard
+
+
+def _final(self: Gate, result: Any, now: float) -> None:
+    self._sent = None
+    self._retry_at = float("inf")
+
+
+def _saw_once(self: Gate, seen: Any, saw: Any = Gate.saw) -> None:
+    if not self.seen and self.stored is None:
+        saw(self, seen)
+    self.seen = True
+
+
+replaced("a failed guard is taken as final", Gate, "conflicted", _final)
+replaced("reconciling trusts memory over OVSDB", Gate, "saw", _saw_once)
+replaced("a higher stamp in OVSDB does not fence", Gate, "fenced", property(lambda self: False))
+replaced(
+    "the tunnel is added and the other one stays",
+    topology,
+    "switch_tunnels",
+    lambda **kw: algorithm1.TunnelChange(algorithm1.switch_tunnels(**kw).add, frozenset()),
+)
+
+# ---------------------------------------------------------------------- exposing
+
+
+def _x_is_detection(self: Certificate, record: Any, now: float, real: Any = Certificate._fence_time_passed) -> bool:
+    with patch.object(certificate, "EXECUTION_SECONDS", -self._member.timing.fence_after_seconds):
+        return bool(real(self, record, now))
+
+
+def _time_since_start(self: HostedGroup, record: Any, now: float) -> None:
+    """The time of isolation begins when it is missed: an echo may be `fence_after` old by then."""
+    seconds = self.member.timing.fence_after_seconds
+    lonely = now - self._in_touch_at(record.voters, now) > seconds
+    since = getattr(self, "_lonely", None) if lonely else None
+    self._lonely = (now if since is None else since) if lonely else None  # type: ignore[attr-defined]
+    if lonely and record.in_sync and self.gate.open and now - self._lonely >= seconds:  # type: ignore[attr-defined]
+        self.latched = record.stamp
+
+
+def _one_gateway_is_enough(self: Certificate, record: Any, now: float, real: Any = Certificate.of) -> str | None:
+    if any(record.stamp <= self._acks.get(gateway, Stamp(0, "")) for gateway in record.gateways):
+        return "a gateway applied"
+    return real(self, record, now)  # type: ignore[no-any-return]
+
+
+def _unlatching(self: HostedGroup, record: Any, now: float, real: Any = HostedGroup._check_isolation) -> None:
+    real(self, record, now)
+    if now - self._in_touch_at(record.voters, now) < self.member.timing.window_seconds:
+        self.latched = None
+
+
+def _touched_by_hearing(self: Member, voter: str, now: float) -> float:
+    peer = self.detector._peers.get(voter)
+    return now if peer is not None and (peer.bus is Bus.ALIVE or peer.path is Path.UP) else peer.up_until  # type: ignore[union-attr]
+
+
+replaced("a copy is exposed on commit, with several gateways", HostedGroup, "_may_expose", lambda *_: True)
+replaced("one gateway's word is certificate enough", Certificate, "of", _one_gateway_is_enough)
+replaced("the fence time is only the detection time", Certificate, "_fence_time_passed", _x_is_detection)
+replaced("an isolated active does not close itself", HostedGroup, "_check_isolation", lambda *_: None)
+replaced("isolation counts from when it is missed", HostedGroup, "_check_isolation", _time_since_start)
+replaced("a fence that unlatches when voters are back", HostedGroup, "_check_isolation", _unlatching)
+replaced("who is heard counts as being in touch", Member, "in_touch_at", _touched_by_hearing)
+replaced("not in sync in an old record keeps the gate open", HostedGroup, "_alone", lambda self, r: not r.in_sync)
+
+
+# ---------------------------------------------------------------------- evidence
+
+
+def _prove_unseen(self: HostedGroup, record: Any, real: Any = HostedGroup._prove) -> None:
+    with patch.object(Gate, "settled", lambda gate, stamp: True), patch.object(Gate, "open", False):
+        real(self, record)
+
+
+def _any_run(self: Evidence, proof: Proof, record: Any) -> bool:
+    if proof.site == record.active and proof.stamp == record.stamp:
+        self.proofs[proof.service] = proof
+    return True
+
+
+def _any_stamp(self: Evidence, proof: Proof, record: Any) -> bool:
+    if proof.site == record.active and (proof.kind is ProofKind.FENCED or proof.run in record.active_run):
+        self.proofs[proof.service] = proof
+    return True
+
+
+def _any_vote(stamped: bool = True, late: bool = False, majority_of_present: bool = False) -> Callable[..., Any]:
+    def count(
+        ballots: Any, voters: Any, *, group: str, active: str, stamp: Any, now: float, age_max_seconds: float
+    ) -> Any:
+        counted = []
+        for voter in voters:
+            ballot = ballots.get(voter)
+            if voter == active or ballot is None or now - ballot.received_at > age_max_seconds:
+                continue
+            vote = ballot.vote(group)
+            if ballot.heartbeat.late and not late:
+                continue
+            if vote is not None and vote.down and vote.subject == active and (not stamped or vote.stamp == stamp):
+                counted.append(voter)
+        return tuple(counted)
+
+    return count
+
+
+def _present(self: Evidence, record: Any, now: float, real: Any = Evidence.conclude) -> Any:
+    present = sum(self.fresh(voter, now) is not None for voter in record.voters)
+    with patch.object(evidence, "quorum", lambda _: max(1, quorum.quorum(present))):
+        return real(self, record, now)
+
+
+def _t1(self: Evidence, record: Any, now: float, real: Any = Evidence.conclude) -> Any:
+    active = self.statuses(record.active, now).values()
+    if record.in_sync and any(status.protection is Protection.UNPROTECTED for status in active):
+        return Verdict(Reason.SUSPICION, ("checkpoints lost",))
+    return real(self, record, now)
+
+
+def _no_consent(self: Evidence, record: Any, now: float, real: Any = Evidence.conclude) -> Any:
+    verdict = real(self, record, now)
+    return verdict and Verdict(verdict.reason, verdict.evidence)
+
+
+def _path_only(self: Detector, site: str) -> float | None:
+    peer = self._peers.get(site)
+    return peer.path_since if peer is not None and peer.path is Path.DOWN else None
+
+
+def _bus_only(self: Detector, site: str) -> float | None:
+    peer = self._peers.get(site)
+    return peer.bus_since if peer is not None and peer.bus is Bus.SILENT else None
+
+
+def _void_little(self: Evidence) -> None:
+    self.wish = self.asked_reason = None
+
+
+def _learn_old(self: Member, record: Any, now: float) -> bool:
+    if record.group in self.groups and self.records.get(record.group) != record:
+        self.records[record.group] = record
+        self._record_since[record.group] = now
+    return True
+
+
+def _learn_without_voiding(self: Member, record: Any, now: float, real: Any = Member.learn) -> bool:
+    since = self._record_since.get(record.group)
+    learnt = bool(real(self, record, now))
+    if learnt and since is not None:
+        self._record_since[record.group] = since
+    return learnt
+
+
+def _ready(missing: tuple[str, ...]) -> Callable[..., tuple[str, ...]]:
+    real = Evidence.promotable
+
+    def promotable(self: Evidence, *args: Any) -> tuple[str, ...]:
+        return tuple(why for why in real(self, *args) if not any(part in why for part in missing))
+
+    return promotable
+
+
+replaced("fenced is told before the gate is closed", HostedGroup, "_prove", _prove_unseen)
+replaced("a proof without its run", Evidence, "prove", _any_run)
+replaced("a proof of an earlier stamp is accepted", Evidence, "prove", _any_stamp)
+replaced("proofs survive a new stamp", Evidence, "void", _void_little)
+replaced("votes of an earlier stamp are counted", evidence, "down_votes", _any_vote(stamped=False))
+replaced("a re-arm does not void what voters saw", Member, "learn", _learn_without_voiding)
+replaced("an abstainer is counted", evidence, "down_votes", _any_vote(late=True))
+replaced("a late process believes its silence", Detector, "late", lambda *_: False)
+replaced("a majority of the present voters", Evidence, "conclude", _present)
+replaced("Q is taken as K", evidence, "quorum", quorum.blocking)
+replaced("promotion on the loss of T1 alone", Evidence, "conclude", _t1)
+replaced("a handover without consent", Evidence, "conclude", _no_consent)
+replaced("path down alone is suspicion", Detector, "down_since", _path_only)
+replaced("bus silent alone is suspicion", Detector, "down_since", _bus_only)
+replaced("stale heartbeats are believed after a reconnect", Freshness, "check", lambda *_: None)
+replaced("a standby out of sync is promoted", Evidence, "promotable", _ready(("not in sync", "another run")))
+replaced("a lower stamp is believed", Member, "learn", _learn_old)
+
+
+# ---------------------------------------------------------------------- the record
+
+
+def _no_marks(self: GroupDecider, record: Any) -> Stamp:
+    self._counter += 1
+    return Stamp(1 + record.stamp.epoch, f"{self.decider}.{self._counter}")
+
+
+def _nameless(self: GroupDecider, record: Any, real: Any = GroupDecider._next_stamp) -> Stamp:
+    return Stamp(real(self, record).epoch, "x")
+
+
+def _act_first(self: GroupDecider, record: Any, now: float, real: Any = GroupDecider._send_commit) -> None:
+    revision = self.kept.revision
+    real(self, record, now)
+    self._enforce(record, revision, now)
+    self._actions.append(evidence_epoch(record))
+    self._apply(record, now)
+
+
+def evidence_epoch(record: Any) -> Any:
+    from tunnelswitch.core.actions import Publish
+
+    return Publish(facts.Epoch(record), flush=True)
+
+
+def _forget_pending(self: RecordKeeper) -> None:
+    self._pending = None
+
+
+def _serving_unasked(self: HostedGroup, record: Any, now: float, real: Any = HostedGroup._follow) -> None:
+    self._peer_serving = record.stamp
+    real(self, record, now)
+
+
+def _go_back_always(self: GroupDecider, record: Any, now: float, real: Any = GroupDecider._go_back) -> bool:
+    statuses = Evidence.statuses
+
+    def silent(self_: Evidence, site: str, now_: float) -> Any:
+        return {} if site == record.active else statuses(self_, site, now_)
+
+    with patch.object(Evidence, "statuses", silent):
+        return bool(real(self, record, now))
+
+
+def _crash_is_failure(self: HostedGroup, record: Any, real: Any = HostedGroup._prove) -> None:
+    for instance in self.instances.values():
+        instance.exited_had_served = False
+    real(self, record)
+
+
+replaced("stamps do not exceed the marks", GroupDecider, "_next_stamp", _no_marks)
+replaced("the decision is left out of the stamp", GroupDecider, "_next_stamp", _nameless)
+replaced("acting before the commit", GroupDecider, "_send_commit", _act_first)
+replaced("a commit without an answer is taken as failed", RecordKeeper, "unknown", _forget_pending)
+replaced("the old copy is destroyed before the new one serves", HostedGroup, "_follow", _serving_unasked)
+replaced("going back from a copy that serves", GroupDecider, "_go_back", _go_back_always)
+replaced("a crash after serving is a failed promotion", HostedGroup, "_prove", _crash_is_failure)
