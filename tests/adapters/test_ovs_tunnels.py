@@ -14,6 +14,7 @@ from aioovs import Database
 from tunnelswitch.adapters.ovs_tunnels import OvsTunnels
 from tunnelswitch.core.events import DataPlaneLost, DataPlaneSeen, SwitchApplied, SwitchConflict, SwitchFailed
 from tunnelswitch.core.stamp import Stamp
+from tunnelswitch.processes.darken import darken
 
 pytestmark = pytest.mark.ovs
 
@@ -241,3 +242,24 @@ async def test_two_writers_of_one_decision_do_not_disturb_each_other(
         held: Stamp | None = result.stamp if isinstance(result, SwitchApplied) else result.stored
         assert held == stamp(2)
     assert bed.switches["gateway"].vsctl("list-ports", "br-svc").split() == ["svc0", T3.interface]
+
+
+async def test_a_site_that_booted_carries_nobody_and_believes_no_older_decision(
+    bed: Bed, databases: dict[str, Database], tunnels: Callable[[str], OvsTunnels]
+) -> None:
+    gateway, primary = tunnels("gateway"), tunnels("primary")
+    async with Client(bed) as client:
+        await primary.apply(switch_to(stamp(2), add=ENDS["primary"]))
+        await gateway.apply(switch_to(stamp(2), add=(T2,)))
+        assert await client.who() == "primary"
+
+        assert await darken(databases["gateway"], ENDS["gateway"], CLUSTER) == [T2.interface]
+        await asyncio.sleep(0.1)  # flows that the datapath had cached
+        assert await client.who(seconds=0.3) is None
+        assert bed.switches["gateway"].vsctl("list-ports", "br-svc").split() == ["svc0"]
+        late = await gateway.apply(switch_to(stamp(1, "b"), stamp(1), add=(T2,)))
+        assert late == SwitchConflict("voip", stamp(2), frozenset())
+        assert await darken(databases["gateway"], ENDS["gateway"], CLUSTER) == []
+
+        await gateway.apply(switch_to(stamp(2), stamp(2), add=(T2,)))
+        assert await client.who() == "primary"

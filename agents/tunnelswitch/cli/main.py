@@ -78,6 +78,18 @@ def init(config: ConfigOption) -> None:
 
 
 @app.command()
+def darken(config: ConfigOption, site: SiteOption) -> None:
+    """At boot, before ovs-vswitchd: remove the site's client tunnels until its agent knows what is true."""
+    deployment = load(config)
+    _known_site(deployment, site)
+    _logs(site, "darken")
+    from tunnelswitch.processes.darken import run_darken
+
+    removed = asyncio.run(run_darken(deployment, site))
+    print(f"{site}: {', '.join(removed) if removed else 'no client tunnel'} removed")
+
+
+@app.command()
 def validate(config: ConfigOption) -> None:
     """Check a deployment file and show everything that is wrong with it."""
     deployment = load(config)

@@ -46,7 +46,7 @@ class Certificate:
 
     def of(self, record: GroupRecord, now: float) -> str | None:
         """Why the old active can serve nobody, or None if that is not known yet."""
-        if all(record.stamp <= self._acks.get(gateway, Stamp(0, "")) for gateway in record.gateways):
+        if all(self._applied(gateway, record.stamp) for gateway in record.gateways):
             return "all gateways applied"
         if self._fenced is not None and record.prev_id == str(self._fenced):
             return "old active fenced"
@@ -56,6 +56,13 @@ class Certificate:
         if self._closed is not None and decided <= self._closed:
             return "old active closed its end"
         return "fence time has passed" if self._fence_time_passed(record, now) else None
+
+    def _applied(self, gateway: str, stamp: Stamp) -> bool:
+        """Does the gateway follow this decision? Another one of the same epoch, or a higher epoch, may lead elsewhere."""
+        acked = self._acks.get(gateway)
+        if acked is None or (acked.epoch, acked.decision_id) != (stamp.epoch, stamp.decision_id):
+            return False
+        return acked >= stamp
 
     def _fence_time_passed(self, record: GroupRecord, now: float) -> bool:
         """Have Q voters been out of touch with the old active, path and bus, for longer than its fence takes?"""

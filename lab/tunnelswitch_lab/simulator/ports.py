@@ -53,10 +53,11 @@ class EpochsPort(_Started):
 class PlanePort(_Started):
     def __init__(self, switch: Switch, clock: Clock) -> None:
         self._switch = switch
+        self._session = switch.session()
         self._clock = clock
 
     async def apply(self, action: ApplyTunnels) -> Result:
-        return await self._switch.apply(action, self._clock)
+        return await self._switch.apply(action, self._clock, self._session)
 
 
 class DriverPort(_Started):

@@ -25,6 +25,7 @@ class SimulatedStore:
 
     Attributes:
         up: is there any store at all?
+        forgot: has it ever lost acknowledged writes?
         acks_lost: commits land, or not, and nobody hears which.
         slow_seconds: added to every request.
         history: every value ever written, by group, with its revision; the last is in force.
@@ -34,6 +35,7 @@ class SimulatedStore:
         self, timeline: Timeline, network: Network, replicas: tuple[str, ...], delays: Delays, seed: int
     ) -> None:
         self.up = True
+        self.forgot = False
         self.acks_lost = False
         self.slow_seconds = 0.0
         self.history: dict[str, list[tuple[GroupRecord, int]]] = {}
@@ -122,6 +124,7 @@ class SimulatedStore:
         lost = min(writes, len(written) - 1)
         if lost > 0:
             del written[-lost:]
+            self.forgot = True
         return max(lost, 0)
 
 

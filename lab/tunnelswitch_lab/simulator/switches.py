@@ -31,6 +31,14 @@ class Taken:
     present: frozenset[str]
 
 
+class Session:
+    """One process' connection to a switch's OVSDB. `lands_at`: when the last that was sent through it lands."""
+
+    def __init__(self, switch: Switch) -> None:
+        self.switch = switch
+        self.lands_at = 0.0
+
+
 class Switch:
     """OVSDB and vswitchd of one site.
 
@@ -67,7 +75,11 @@ class Switch:
 
     # ------------------------------------------------------------------ transactions
 
-    def apply(self, action: ApplyTunnels, clock: Clock) -> Answer[Result]:
+    def session(self) -> Session:
+        """A connection of one process: what goes through it lands in the order in which it was sent."""
+        return Session(self)
+
+    def apply(self, action: ApplyTunnels, clock: Clock, session: Session) -> Answer[Result]:
         """See `adapters.ovs_tunnels`; times in the answer are by the caller's clock."""
         answer: Answer[Result] = Answer()
         submitted_at = clock.local()
@@ -76,7 +88,8 @@ class Switch:
         elif action.expected is not None and action.stamp < action.expected:
             answer.set(SwitchFailed(action.group, f"{action.stamp} is older than {action.expected}"))
         else:
-            self._timeline.after(self.commit_seconds, self._take, action, answer, clock, submitted_at)
+            session.lands_at = max(session.lands_at, self._timeline.now + self.commit_seconds)
+            self._timeline.at(session.lands_at, self._take, action, answer, clock, submitted_at)
             late = SwitchFailed(action.group, "no answer in time")
             self._timeline.after(action.deadline_seconds, answer.set, late)
         return answer
@@ -134,6 +147,10 @@ class Switch:
         self.unplugged.add(interface)
         self.on_change(self.site)
         self._timeline.after(self.follow_seconds, self._follow)
+
+    def darken(self) -> None:
+        """Before vswitchd starts, `tunnelswitch darken` takes the client tunnels away."""
+        self.present = self.followed = frozenset()
 
     def restore(self, back: int) -> bool:
         """OVSDB starts again from an old file. Returns whether there was one."""

@@ -311,9 +311,11 @@ class World:
         self._changed()
 
     def boot(self, site: str) -> None:
-        """Power is back: what OVSDB had is there again, the copies are not."""
+        """Power is back: the stamps that OVSDB had are there again, the client tunnels and the copies are not."""
         if site not in self.network.unpowered:
             return
+        if site in self.switches:
+            self.switches[site].darken()
         self.network.power(site, on=True)
         self.network.restarted(site)
         self.clocks[site] = self._clock(site)

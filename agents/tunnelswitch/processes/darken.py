@@ -1,0 +1,49 @@
+"""`tunnelswitch darken`: after a boot and before ovs-vswitchd starts, a site carries no client (PROTOCOL R2).
+
+What OVSDB kept may be long past: the site was away, and others may have decided. The ports go, the stamps stay, so that
+no older decision is believed; the site's own agent or switcher puts the right ports back once it has read the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from aioovs import AioOvsError, Database
+from tunnelswitch.config import Deployment
+from tunnelswitch.core.topology import Tunnel, tunnel_ends
+from tunnelswitch.dataplane import MONITORED, DropPort, client_end, end_state
+from tunnelswitch.errors import DataPlaneError
+
+DEADLINE_SECONDS = 10.0
+
+
+async def darken(database: Database, ends: Iterable[Tunnel], cluster: str) -> list[str]:
+    """Remove those of `ends` that are there and ours, in one durable transaction; returns their names.
+
+    Raises:
+        AioOvsError: OVSDB did not do it.
+    """
+    candidates = [client_end(end, cluster) for end in ends]
+    present = sorted(end.interface for end in candidates if end_state(database, end).ours)
+    if present:
+        drops = (DropPort(database.api, name, cluster) for name in present)
+        await database.transact(*drops, deadline_seconds=DEADLINE_SECONDS, durable=True, comment="tunnelswitch darken")
+    return present
+
+
+async def run_darken(deployment: Deployment, site: str) -> list[str]:
+    """Darken a site of the deployment; returns the names of the removed ports.
+
+    Raises:
+        DataPlaneError: its OVSDB does not answer, or did not do it: then ovs-vswitchd must not be started.
+    """
+    remote = deployment.sites[site].ovsdb
+    addresses = deployment.addresses()
+    ends = [end for group in deployment.groups_at(site) for end in tunnel_ends(group, site, addresses)]
+    try:
+        async with Database(remote, tables=MONITORED, connect_deadline_seconds=DEADLINE_SECONDS) as database:
+            return await darken(database, ends, deployment.cluster.name)
+    except AioOvsError as error:
+        raise DataPlaneError(
+            f"site {site} cannot be darkened by {remote}: {error}", "start ovsdb-server before, and ovs-vswitchd after"
+        ) from error
