@@ -58,7 +58,7 @@ class Certificate:
         return "fence time has passed" if self._fence_time_passed(record, now) else None
 
     def _applied(self, gateway: str, stamp: Stamp) -> bool:
-        """Does the gateway follow this decision? Another one of the same epoch, or a higher epoch, may lead elsewhere."""
+        """Does the gateway follow this decision? Another one of the same epoch, or a higher one, may lead elsewhere."""
         acked = self._acks.get(gateway)
         if acked is None or (acked.epoch, acked.decision_id) != (stamp.epoch, stamp.decision_id):
             return False
