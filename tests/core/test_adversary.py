@@ -14,7 +14,7 @@ from world import GROUP, protect, with_policy
 from world_faults import BrokenRuleError, FaultyWorld
 
 from tunnelswitch.core import events, facts
-from tunnelswitch.core.evidence import Verdict
+from tunnelswitch.core.evidence import PATH_DOWN_SECONDS, Verdict
 from tunnelswitch.core.facts import Path, Reason
 from tunnelswitch.core.freshness import Freshness, Stale
 from tunnelswitch.core.keeping import RecordKeeper
@@ -46,7 +46,7 @@ def test_a_standing_reason_to_move_does_not_hide_that_the_standby_is_in_sync_aga
     world.run(0.3)
     assert world.answering_copies() == {"secondary"}
     world.tell("gateway", events.PathChanged("secondary", Path.DOWN))
-    world.run(3.0)
+    world.run(PATH_DOWN_SECONDS)
     world.revive("primary")
     world.run(2.0)
     assert world.record.reason is Reason.CUT_OFF
