@@ -156,7 +156,8 @@ def test_own_sleep_teaches_nothing(detector: Detector) -> None:
     assert detector.patience()["a"].lost_ratio == 0.0
 
 
-def test_a_sleep_that_is_short_beside_a_widened_window_is_left_out_of_the_silence(detector: Detector) -> None:
+def test_a_sleep_that_is_short_beside_a_widened_window_is_left_out_of_the_silence() -> None:
+    detector = Detector(("a",), limits=LIMITS, now=0.0)
     now = beats(detector, 3.0, 0.3)
     window = detector.allowed_seconds("a")
     assert window > 0.29

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from tunnelswitch.core import topology
+from tunnelswitch.core.patience import Limits
 
 GreKey = Annotated[int, Meta(ge=1, le=2**32 - 1, description="a GRE key from 1 to 4294967295 (RFC 2890)")]
 Command = tuple[str, ...]
@@ -149,6 +150,13 @@ class Detection(_Table, frozen=True):
     def longest_window_seconds(self) -> float:
         """The window never widens beyond this, whatever is measured."""
         return self.fence_after_seconds if self.ceiling_seconds is None else self.ceiling_seconds
+
+    @property
+    def limits(self) -> Limits:
+        """Between what the windows move."""
+        return Limits(
+            self.interval_seconds, self.window_seconds, self.longest_window_seconds, self.false_silences_per_day
+        )
 
 
 class Runtime(_Table, frozen=True):
