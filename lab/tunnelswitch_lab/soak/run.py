@@ -73,7 +73,7 @@ async def run_soak(options: SoakOptions, progress: Progress = say) -> dict[str, 
         "load": load,
         **soaked,
         "host_loss": lost,
-        "problems": _problems(soaked, lost),
+        "problems": problems(soaked, lost),
         "environment": environment | {"load_average_after": describe_environment()["load_average"]},
     }
     (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
@@ -117,7 +117,10 @@ async def _soak(bed: Testbed, options: SoakOptions, progress: Progress) -> dict[
         with contextlib.suppress(asyncio.CancelledError):
             await watching
         await recording.stop()
-    clients = {"call": read_trace_summary(directory / RTP_TRACE), "probe": read_trace_summary(directory / PROBE_TRACE)}
+    traces = {"call": directory / RTP_TRACE, "probe": directory / PROBE_TRACE}
+    clients = {name: read_trace_summary(trace) for name, trace in traces.items()}
+    for trace in traces.values():
+        trace.unlink(missing_ok=True)  # hundreds of megabytes of which the summary says what matters here
     return watch.summary() | {"clients": clients}
 
 
@@ -135,14 +138,15 @@ async def _lose_host(bed: Testbed, options: SoakOptions, progress: Progress) -> 
     return figures
 
 
-def _problems(soaked: dict[str, Any], lost: dict[str, Any]) -> list[str]:
-    problems = []
+def problems(soaked: dict[str, Any], lost: dict[str, Any]) -> list[str]:
+    """What of a soak is not as it must be, in plain words."""
+    wrong = []
     if soaked["failovers"]:
-        problems.append(f"{soaked['failovers']} false failovers: {', '.join(soaked['active_sites'])}")
+        wrong.append(f"{soaked['failovers']} false failovers: {', '.join(soaked['active_sites'])}")
     if "moved_before" in lost:
-        problems.append(f"false failover before the host was lost: {lost['moved_before']}")
+        wrong.append(f"false failover before the host was lost: {lost['moved_before']}")
     elif "failed" in lost:
-        problems.append(f"no host could be lost: {lost['failed']}")
+        wrong.append(f"no host could be lost: {lost['failed']}")
     elif lost["active_site"] != names.SERVERS[1] or lost["verdict"] != faults.find(FAULT).verdict.value:
-        problems.append(f"the lost host was not noticed: verdict {lost['verdict']}, active {lost['active_site']}")
-    return problems
+        wrong.append(f"the lost host was not noticed: verdict {lost['verdict']}, active {lost['active_site']}")
+    return wrong

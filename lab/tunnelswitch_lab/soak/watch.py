@@ -67,13 +67,13 @@ class Watch:
             except (OSError, TimeoutError):
                 self.unanswered_looks += 1
                 continue
-            samples = parse(body.decode())
-            self.first.setdefault(name, samples)
-            self.last[name] = samples
-            self._note(name, samples, row)
+            self.note(name, parse(body.decode()), row)
         self.windows.append(row)
 
-    def _note(self, name: str, samples: Samples, row: dict[str, Any]) -> None:
+    def note(self, name: str, samples: Samples, row: dict[str, Any]) -> None:
+        """Take what one process answered; the windows go into `row`."""
+        self.first.setdefault(name, samples)
+        self.last[name] = samples
         for labels, seconds in samples.get("detection_window_seconds", {}).items():
             pair = f"{name} of {dict(labels)['site']}"
             row[pair] = round(seconds, 4)
