@@ -1,10 +1,11 @@
 """Weather on the lab's WAN, in user space: what leaves a site is delayed, spread out, lost or queued on its way.
 
-    python -m tunnelswitch_lab.relay --link primary:primary-r --jitter-ms 10 --loss 0.05 --out relay.json
+    python -m tunnelswitch_lab.relay --link primary:primary-r --weather weather.json --out relay.json
 
 runs inside the WAN's namespace and carries frames between the two devices of each link (packet(7)). Only the way from
 the first to the second is impaired, so that a frame from site to site meets the weather once; the other way is as quick
 as the relay is. Kernels without netem have no other way to delay; loss and rate are here too, so that one tool has all.
+The weather changes when its file did and SIGHUP comes: no link is cut for it.
 
 Delays count from the kernel's time of arrival, so the lateness written at the end is everything that the relay adds.
 """
@@ -21,7 +22,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tunnelswitch_lab.workload.pacing import (
@@ -54,6 +55,17 @@ class Weather:
     loss: float = 0.0
     rate_bits: float = 0.0
     in_order: bool = False
+
+    @classmethod
+    def load(cls, path: Path) -> Weather:
+        """What a file holds. Raises OSError, ValueError or TypeError for one that holds no weather."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+    def save(self, path: Path) -> None:
+        """Write it, at once and whole."""
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+        temporary.replace(path)
 
 
 CALM = Weather()
@@ -134,7 +146,7 @@ def open_device(name: str) -> socket.socket:
 
 
 class Relay:
-    """All links of one WAN. `links` are pairs of devices; from the first to the second there is `weather`."""
+    """All links of one WAN. `links` are pairs of devices; from the first to the second there is weather."""
 
     def __init__(self, links: Iterable[tuple[str, str]], weather: Weather, seed: int | None = None) -> None:
         random_ = random.Random(seed)
@@ -146,6 +158,12 @@ class Relay:
             self.ways[f"to {outer}"] = Way(CALM, random_)
             self._routes[one] = (other, self.ways[f"from {outer}"])
             self._routes[other] = (one, self.ways[f"to {outer}"])
+
+    def change(self, weather: Weather) -> None:
+        """What is on its way arrives as it would have."""
+        for name, way in self.ways.items():
+            if name.startswith("from "):
+                way.weather = weather
 
     def turn(self) -> None:
         """Wait for a frame or for one to be due, and carry what there is."""
@@ -181,38 +199,43 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(prog="relay", description="Delay, jitter, loss and rate between devices.")
     parser.add_argument("--link", action="append", required=True, metavar="FROM:TO", help="two devices; repeatable")
-    parser.add_argument("--delay-ms", type=float, default=0.0)
-    parser.add_argument("--jitter-ms", type=float, default=0.0, help="each frame is later by 0 to so much")
-    parser.add_argument("--loss", type=float, default=0.0, help="part of the frames, 0 to 1")
-    parser.add_argument("--rate-mbit", type=float, default=0.0)
-    parser.add_argument("--in-order", action="store_true", help="no frame overtakes another")
+    parser.add_argument("--weather", type=Path, required=True, metavar="FILE", help="JSON; read again at SIGHUP")
     parser.add_argument("--realtime", type=int, default=0, help="SCHED_FIFO priority")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="what became of the frames, as JSON")
     given = parser.parse_args(arguments)
-    weather = Weather(
-        given.delay_ms / 1e3, given.jitter_ms / 1e3, given.loss, given.rate_mbit * 1e6, in_order=given.in_order
-    )
-    ended = False
-
-    def end(number: int, frame: object) -> None:
-        nonlocal ended
-        ended = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+    signals: set[int] = set()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda caught, frame: signals.add(caught))
     try:
-        relay = Relay([tuple(link.split(":", 1)) for link in given.link], weather)
-    except (OSError, ValueError) as error:
-        print(f"relay: {error}; name devices of this namespace as FROM:TO", file=sys.stderr)
+        relay = Relay([_pair(link) for link in given.link], Weather.load(given.weather))
+    except (OSError, ValueError, TypeError) as error:
+        print(f"relay: {error}; name devices of this namespace as FROM:TO, and a file of weather", file=sys.stderr)
         return 1
     granted = ask_for_realtime(given.realtime)
     print("ready", flush=True)
-    while not ended:
+    while not signals - {signal.SIGHUP}:
+        if signal.SIGHUP in signals:
+            signals.clear()
+            _change(relay, given.weather)
         relay.turn()
     relay.close()
     told = {"realtime": granted, "ways": {name: way.told() for name, way in relay.ways.items()}}
     given.out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def _pair(link: str) -> tuple[str, str]:
+    outer, separator, inner = link.partition(":")
+    if not separator:
+        raise ValueError(f"{link} is no link")
+    return outer, inner
+
+
+def _change(relay: Relay, path: Path) -> None:
+    try:
+        relay.change(Weather.load(path))
+    except (OSError, ValueError, TypeError) as error:
+        print(f"relay: the weather stays as it is: {error}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tunnelswitch_lab.layout import Layout, Site
 from tunnelswitch_lab.netns import End
 from tunnelswitch_lab.options import LabError
 from tunnelswitch_lab.procs import Proc
-from tunnelswitch_lab.relay import Weather
+from tunnelswitch_lab.relay import CALM, Weather
 from tunnelswitch_lab.testbed import Testbed
 
 _REALTIME_PRIORITY = 2  # above the probe: a relay that waits would be weather of its own
@@ -35,31 +36,26 @@ def bridge_port(site: Site) -> str:
 
 
 class Wan:
-    """The weather between the sites of one lab, as long as the context lasts. `out`: where the relay writes its JSON.
+    """A relay between the sites of one lab, as long as the context lasts. `out`: where it writes its JSON.
 
+    Every link is cut for a moment when it is put in and taken out: do that before agents run and when they have ended.
     The lab must not be reset meanwhile: that would end the relay, and with it every link.
     """
 
-    def __init__(self, bed: Testbed, weather: Weather, out: Path) -> None:
+    def __init__(self, bed: Testbed, out: Path) -> None:
         self._bed = bed
-        self._weather = weather
         self._out = out
+        self._weather = out.with_name("weather.json")
         self._proc: Proc | None = None
 
     async def __aenter__(self) -> Wan:
-        """Begin. Raises LabError if the relay does not run; the links are as they were then."""
-        layout, weather = self._bed.layout, self._weather
+        """Begin in calm weather. Raises LabError if the relay does not run; the links are as they were then."""
+        layout = self._bed.layout
+        CALM.save(self._weather)
         command = [sys.executable, "-m", "tunnelswitch_lab.relay", "--out", str(self._out)]
+        command += ["--weather", str(self._weather), "--realtime", str(_REALTIME_PRIORITY)]
         for site in layout.sites:
             command += ["--link", f"{site.wan_port}:{relay_port(site)}"]
-        command += [
-            "--delay-ms",
-            f"{weather.delay_seconds * 1e3:g}",
-            "--jitter-ms",
-            f"{weather.jitter_seconds * 1e3:g}",
-        ]
-        command += ["--loss", f"{weather.loss:g}", "--rate-mbit", f"{weather.rate_bits / 1e6:g}"]
-        command += ["--realtime", str(_REALTIME_PRIORITY), *(["--in-order"] if weather.in_order else [])]
         try:
             await insert(layout)
             log = self._out.with_suffix(".log")
@@ -73,6 +69,12 @@ class Wan:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stop()
+
+    def change(self, weather: Weather) -> None:
+        """From now on there is this weather on every link. Raises LabError if the relay has ended."""
+        weather.save(self._weather)
+        if self._proc is None or not self._proc.signal(signal.SIGHUP):
+            raise LabError(f"the relay has ended (log: {self._out.with_suffix('.log')})")
 
     def told(self) -> dict[str, Any]:
         """What became of the frames, once the relay has ended; empty if it did not end in order."""

@@ -113,6 +113,14 @@ def test_loss_widens_by_the_run_that_the_budget_allows() -> None:
     assert line.patience.window_seconds == pytest.approx(0.07)
 
 
+def test_the_path_is_given_up_no_later_than_silence_and_not_much_sooner() -> None:
+    assert [LIMITS.multiplier(3, window) for window in (0.03, 0.04, 0.0425, 0.06, 0.4, 1.0)] == [3, 3, 4, 6, 33, 96]
+    assert LIMITS.multiplier(50, 1.0) == 255
+    for thousandths in range(30, 1000):
+        window = thousandths / 1000
+        assert window / 1.8 < LIMITS.multiplier(3, window) * INTERVAL <= window + 1e-9
+
+
 def test_a_site_that_was_away_comes_back_as_it_was_known() -> None:
     line = Line()
     line.gap(0.08)

@@ -6,6 +6,7 @@ import pytest
 from world import World, protected_world, with_policy
 
 from tunnelswitch.core import events, facts
+from tunnelswitch.core.evidence import PATH_DOWN_SECONDS
 from tunnelswitch.core.facts import Path, Reason
 
 
@@ -191,7 +192,7 @@ def test_a_path_that_flaps_while_the_bus_lives_moves_nothing(world: World) -> No
 
 def test_gateway_that_lost_the_path_alone_asks_for_a_handover(world: World) -> None:
     world.tell("gateway", events.PathChanged("primary", Path.DOWN))
-    world.run(2.0)
+    world.run(PATH_DOWN_SECONDS - 1.0)
     assert world.record.stamp.epoch == 1, "it may be a false alarm"
     world.run(2.0)
     assert world.record.reason is Reason.CUT_OFF

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 import socket
 import sys
 import time
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from tunnelswitch_lab import netns, procs
 from tunnelswitch_lab.netns import End
-from tunnelswitch_lab.relay import QUEUE_MAX, Way, Weather
+from tunnelswitch_lab.relay import CALM, QUEUE_MAX, Way, Weather
 
 MS = 1_000_000
 
@@ -106,17 +107,10 @@ async def test_real_frames_are_delayed_one_way(tmp_path: Path, new_name: Callabl
                 index = await netns.index_of(ip, "eth0")
                 await ip.addr("add", index=index, address=address, prefixlen=24)
         out, log = tmp_path / "relay.json", tmp_path / "relay.log"
-        command = [
-            sys.executable,
-            "-m",
-            "tunnelswitch_lab.relay",
-            "--link",
-            "a:b",
-            "--delay-ms",
-            "15",
-            "--out",
-            str(out),
-        ]
+        weather = tmp_path / "weather.json"
+        CALM.save(weather)
+        command = [sys.executable, "-m", "tunnelswitch_lab.relay", "--link", "a:b", "--weather", str(weather)]
+        command += ["--out", str(out)]
         relay = procs.start(middle, command, name="relay", site="wan", log=log)
         await netns.wait_for(lambda: asyncio.to_thread(lambda: "ready" in log.read_text()), "the relay", 10)
         with netns.entered(far):
@@ -127,6 +121,11 @@ async def test_real_frames_are_delayed_one_way(tmp_path: Path, new_name: Callabl
         with echo, caller:
             for one in (echo, caller):
                 one.settimeout(5)
+            caller.sendto(b"warm", ("10.1.0.2", 7))
+            assert echo.recv(100) == b"warm"
+            Weather(delay_seconds=0.015).save(weather)
+            relay.signal(signal.SIGHUP)
+            await asyncio.sleep(0.5)
             for _ in range(20):
                 sent_at = time.monotonic()
                 caller.sendto(b"hello", ("10.1.0.2", 7))
@@ -149,7 +148,9 @@ async def test_real_frames_are_delayed_one_way(tmp_path: Path, new_name: Callabl
 
 
 async def test_a_device_that_is_not_there_is_one_line_with_the_remedy(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tunnelswitch_lab.relay", "--link", "nonesuch:lo", "--out", str(tmp_path / "x")]
+    CALM.save(tmp_path / "weather")
+    command = [sys.executable, "-m", "tunnelswitch_lab.relay", "--link", "nonesuch:lo"]
+    command += ["--weather", str(tmp_path / "weather"), "--out", str(tmp_path / "out")]
     done = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     _, complaint = await done.communicate()
     assert done.returncode == 1

@@ -80,6 +80,10 @@ class Detector:
         peer = self._peers.get(site)
         return self._configured_seconds if peer is None else peer.allowed_seconds
 
+    def multiplier(self, site: str, configured: int) -> int:
+        """What BFD's multiplier to `site` should be."""
+        return self.limits.multiplier(configured, self.window_seconds(site))
+
     def _window(self, peer: _Peer, now: float) -> float:
         doubted = DOUBT_WINDOWS * self._configured_seconds if now < peer.doubt_until else 0.0
         return max(peer.patience.window_seconds, min(doubted, self.limits.ceiling_seconds))

@@ -25,6 +25,7 @@ BLOCK_INTERVALS = 100
 BLOCKS = 60
 MINUTE_SECONDS = 60.0
 DAY_SECONDS = 86400.0
+MULTIPLIER_MAX = 255  # RFC 5880, 4.1: one byte
 EULER = 0.5772156649015329
 
 
@@ -51,6 +52,14 @@ class Limits:
         """How many standard deviations above the mean of the blocks' maxima the return level lies."""
         blocks = max(math.e, DAY_SECONDS / self.block_seconds / self.false_silences_per_day)
         return math.sqrt(6) / math.pi * (math.log(blocks) - EULER)
+
+    def multiplier(self, configured: int, window_seconds: float) -> int:
+        """BFD's, so that the path is given up no sooner than silence is worth anything: both must fail for a verdict.
+
+        In steps of the square root of two, rounded down: every change of it is a change of the switch's configuration.
+        """
+        steps = math.floor(2 * math.log2(max(1.0, window_seconds / self.window_seconds)))
+        return min(MULTIPLIER_MAX, math.floor(configured * math.sqrt(2) ** steps))
 
     def run_seconds(self, lost_ratio: float) -> float:
         """Silence while so many heartbeats in a row are lost as the budget allows, if each is lost by itself."""

@@ -57,6 +57,7 @@ async def run_agent(deployment: Deployment, site: str) -> None:
             service_keys=service_keys,
             interval_seconds=deployment.detection.interval_seconds,
             multiplier=deployment.detection.multiplier,
+            widened=lambda peer: member.detector.multiplier(peer, deployment.detection.multiplier),
             emit=frame.emit,
         )
     )

@@ -29,24 +29,37 @@ def check_load(name: str) -> str:
     return name
 
 
-@contextlib.asynccontextmanager
-async def loaded(bed: Testbed, load: str, out: Path) -> AsyncIterator[dict[str, Any]]:
-    """Have the load while the context lasts; what it says of itself is complete afterwards."""
-    told: dict[str, Any] = {"name": load}
-    if load == "busy":
-        async with _busy(bed) as number:
-            told["busy_loops"] = number
-            yield told
-    elif load == "loss":
-        told |= {"loss": LOSSY.loss, "jitter_seconds": LOSSY.jitter_seconds, "in_order": LOSSY.in_order}
-        wan = Wan(bed, LOSSY, out / "relay.json")
-        try:
-            async with wan:
-                yield told
-        finally:
-            told["relay"] = wan.told()
-    else:
-        yield told
+class Load:
+    """One load on one lab: entered before the agents start, begun when all is well, over when the context ends.
+
+    Attributes:
+        told: what it says of itself; complete afterwards.
+    """
+
+    def __init__(self, bed: Testbed, name: str, out: Path) -> None:
+        self.told: dict[str, Any] = {"name": name}
+        self._bed = bed
+        self._name = name
+        self._wan = Wan(bed, out / "relay.json") if name == "loss" else None
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Load:
+        if self._wan is not None:
+            await self._stack.enter_async_context(self._wan)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+        if self._wan is not None:
+            self.told["relay"] = self._wan.told()
+
+    async def begin(self) -> None:
+        """From now on there is load. Raises LabError if there cannot be."""
+        if self._wan is not None:
+            self._wan.change(LOSSY)
+            self.told |= {"loss": LOSSY.loss, "jitter_seconds": LOSSY.jitter_seconds, "in_order": LOSSY.in_order}
+        elif self._name == "busy":
+            self.told["busy_loops"] = await self._stack.enter_async_context(_busy(self._bed))
 
 
 @contextlib.asynccontextmanager

@@ -21,7 +21,7 @@ from tunnelswitch_lab.measure.runs import PROBE_TRACE, RTP_TRACE
 from tunnelswitch_lab.measure.summary import summarise_run
 from tunnelswitch_lab.options import LabError, LabOptions, RunOptions
 from tunnelswitch_lab.recording import Recording
-from tunnelswitch_lab.soak.loads import loaded
+from tunnelswitch_lab.soak.loads import Load
 from tunnelswitch_lab.soak.watch import Watch
 from tunnelswitch_lab.testbed import Testbed
 from tunnelswitch_lab.workload.trace import read_trace_summary
@@ -53,11 +53,12 @@ async def run_soak(options: SoakOptions, progress: Progress = say) -> dict[str, 
     environment = describe_environment()
     bed = await Testbed.up(options.lab, progress)
     try:
-        progress("service and agents")
-        await bed.start_service()
-        await bed.start_agents()
-        await _protected(bed, options)
-        async with loaded(bed, options.load, options.out) as load:
+        async with Load(bed, options.load, options.out) as load:
+            progress("service and agents")
+            await bed.start_service()
+            await bed.start_agents()
+            await _protected(bed, options)
+            await load.begin()
             soaked = await _soak(bed, options, progress)
             progress(
                 f"{soaked['failovers']} failovers in {options.minutes:g} minutes; now a host is lost, still under load"
@@ -70,7 +71,7 @@ async def run_soak(options: SoakOptions, progress: Progress = say) -> dict[str, 
     summary = {
         "minutes": options.minutes,
         "detect": {"interval_seconds": lab.interval_seconds, "multiplier": lab.multiplier},
-        "load": load,
+        "load": load.told,
         **soaked,
         "host_loss": lost,
         "problems": problems(soaked, lost),
