@@ -16,6 +16,7 @@ from tunnelswitch.core import actions, events, facts
 from tunnelswitch.core.deciding import GroupDecider
 from tunnelswitch.core.evidence import Evidence
 from tunnelswitch.core.facts import Path, Protection
+from tunnelswitch.core.following import Follower
 from tunnelswitch.core.gate import Gate
 from tunnelswitch.core.gateway import SiteAgent
 from tunnelswitch.core.hosting import HostedGroup
@@ -125,7 +126,7 @@ class World:
         member = Member(site, incarnation, (self.group,), others, TIMING, self.now)
         if site in self.group.servers:
             return ServerAgent(member, (HostedGroup(member, gate),))
-        return SiteAgent(member)
+        return SiteAgent(member, (Follower(member, gate),))
 
     @staticmethod
     def switcher_at(gateway: str) -> str:

@@ -24,7 +24,7 @@ from tunnelswitch.core.facts import (
     Reason,
     Serving,
 )
-from tunnelswitch.core.gate import Gate
+from tunnelswitch.core.gate import Gate, running_at
 from tunnelswitch.core.keeping import News, RecordKeeper, signed
 from tunnelswitch.core.moving import Move
 from tunnelswitch.core.stamp import Stamp
@@ -377,7 +377,7 @@ class GroupDecider:
         self.evidence.void()
 
     def _apply(self, record: GroupRecord, now: float) -> None:
-        self.gate.want(record.stamp, record.active)
+        self.gate.want(record.stamp, running_at(record, self.gate.site))
         action = self.gate.step(now)
         if action is not None:
             self._actions.append(action)

@@ -242,6 +242,8 @@ class HostedGroup:
             # Its switch is the certificate: until it has applied this stamp, nothing that we answer reaches a client,
             # so our end may open beside it, on the word of whoever committed.
             return True
+        if not self.certificate.is_marked(record):
+            return False
         return self._is_confirmed(record.stamp, now) and self.certificate.of(record, now) is not None
 
     def _is_confirmed(self, stamp: Stamp, now: float) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tunnelswitch.core.actions import Action, Publish, ReadRecord
 from tunnelswitch.core.detector import Detector
-from tunnelswitch.core.events import LoopLate, PathChanged, RecordRead
+from tunnelswitch.core.events import DataPlaneSeen, LoopLate, PathChanged, RecordRead
 from tunnelswitch.core.facts import ClientsObservation, Epoch, GroupRecord, Heartbeat, ServiceStatus, Vote
 from tunnelswitch.core.freshness import Freshness
 from tunnelswitch.core.stamp import Stamp
@@ -69,6 +69,7 @@ class Member:
         self.stale_messages = 0
         self.services: Callable[[float], tuple[ServiceStatus, ...]] = lambda now: ()
         self.clients: Callable[[float], tuple[ClientsObservation, ...]] = lambda now: ()
+        self.marks: Callable[[], dict[str, Stamp]] = dict
         self._freshness = Freshness(timing.age_max_seconds)
         self._heard: dict[str, tuple[str, int]] = {}
         self._record_since: dict[str, float] = {}
@@ -88,6 +89,8 @@ class Member:
                 return self._hear(event, now)
             case PathChanged():
                 self._urgent |= self.detector.path(event.site, event.path, now)
+            case DataPlaneSeen():
+                self._urgent = True  # a mark may have risen, and somebody may be waiting for it
             case LoopLate():
                 self.detector.late(event.lateness_seconds, now)
             case Epoch() if event.record.group in self.records:
@@ -183,7 +186,7 @@ class Member:
             interval_seconds=interval,
             late=self.detector.abstains(now),
             lateness_seconds=self.detector.lateness_seconds,
-            marks={name: record.stamp for name, record in self.records.items()},
+            marks=self.marks(),
             heard=dict(self._heard),
             observations=self.detector.observations(now),
             votes=self.votes(now),
@@ -192,10 +195,6 @@ class Member:
         )
 
     # ------------------------------------------------------------------ what it makes of it
-
-    def mark(self, group: str) -> Stamp | None:
-        record = self.records.get(group)
-        return record.stamp if record else None
 
     def votes(self, now: float) -> tuple[Vote, ...]:
         """This site's word on each group's active site. Down only if path and bus have both been gone while this very

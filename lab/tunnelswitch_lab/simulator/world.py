@@ -13,6 +13,7 @@ from tunnelswitch.core import actions, events, facts
 from tunnelswitch.core.deciding import GroupDecider
 from tunnelswitch.core.evidence import Evidence
 from tunnelswitch.core.facts import GroupRecord, Path, Reason
+from tunnelswitch.core.following import Follower
 from tunnelswitch.core.gate import Gate
 from tunnelswitch.core.gateway import SiteAgent
 from tunnelswitch.core.hosting import HostedGroup
@@ -155,7 +156,7 @@ class World:
         others = tuple(other for other in self.sites if other != site)
         member = Member(site, incarnation, (group,), others, timing, self.clocks[site].local())
         if site not in group.servers:
-            return SiteAgent(member), None, {}
+            return SiteAgent(member, (Follower(member, Gate(group, site, self.fabric.ends[site])),)), plane, {}
         drivers = {name: DriverPort(part, site) for name, part in self.hypervisors.items()}
         return ServerAgent(member, (HostedGroup(member, Gate(group, site, self.fabric.ends[site])),)), plane, drivers
 
@@ -171,8 +172,7 @@ class World:
 
     def _tell_plane(self, process: Process) -> None:
         site = process.site
-        if process.name != site or site in self.group.servers:
-            process.post(self.switches[site].seen())
+        process.post(self.switches[site].seen())
         if process.name == site:
             for other in self.sites:
                 if other != site:
@@ -243,8 +243,7 @@ class World:
 
     def _plane_changed(self, site: str) -> None:
         for process in self.at_site(site):
-            if process.name != site or site in self.group.servers:
-                process.post(self.switches[site].seen())
+            process.post(self.switches[site].seen())
 
     def _taken(self, taken: Taken) -> None:
         if self.told is not None:
