@@ -169,7 +169,7 @@ def test_hysteresis_counts_every_move_whoever_told_of_it() -> None:
     decider = world.machines["switcher"].deciders[0]
     moved = replace(world.record, stamp=Stamp(2, "theirs"), active="secondary", previous="primary")
     world.tell("switcher", facts.Epoch(moved))
-    against = decider._policy_against(Verdict(Reason.SUSPICION, ()), world.now + 0.1)
+    against = decider._policy_against(moved, Verdict(Reason.SUSPICION, ()), world.now + 0.1)
     assert against
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from tunnelswitch.core.facts import (
     Bus,
+    DrainRequest,
     GroupRecord,
     Heartbeat,
     MoveRequest,
@@ -52,13 +53,15 @@ class Evidence:
     ballots: dict[str, Ballot] = field(default_factory=dict)
     proofs: dict[str, Proof] = field(default_factory=dict)
     wish: MoveRequest | None = None
+    drain: DrainRequest | None = None
     asked_reason: Reason | None = None
     promote_failed: PromoteFailed | None = None
+    _open_since: float | None = None
 
     def void(self) -> None:
         """A new stamp is in force."""
         self.proofs.clear()
-        self.wish = None
+        self.wish = self.drain = None
         self.asked_reason = None
         self.promote_failed = None
 
@@ -131,6 +134,8 @@ class Evidence:
         # a false alarm, and the heartbeat that just came took the same underlay.
         if verdict.consent_needed and self.path_to(target, now) is not Path.UP:
             missing.append(f"path from {self.gateway} to {target} is not up")
+        if verdict.reason is Reason.CUT_OFF and self._waits(record, now):
+            missing.append(f"{record.active} waits to be exposed, and {target} would have to wait as well")
         for service in self.group.services:
             status = self.statuses(target, now).get(service.name)
             if status is None or not status.run:
@@ -140,6 +145,12 @@ class Evidence:
             elif not status.in_sync:
                 missing.append(f"{service.name} on {target} is not in sync")
         return tuple(missing)
+
+    def _waits(self, record: GroupRecord, now: float) -> bool:
+        """Has the active taken over, and is held back only until it is known that the old one reaches nobody?"""
+        statuses = self.statuses(record.active, now).values()
+        ready = len(statuses) == len(self.group.services) and all(status.role == "active" for status in statuses)
+        return ready and not any(status.gate_open or status.self_fenced for status in statuses)
 
     # ------------------------------------------------------------------ conclude
 
@@ -155,7 +166,7 @@ class Evidence:
             return Verdict(
                 Reason.SUSPICION, (f"path down and bus silent, say {', '.join(down)} of {len(record.voters)} voters",)
             )
-        return self._cut_off(record, now) or self._wished(record)
+        return self._cut_off(record, now) or self._wished(record) or self._drained(record)
 
     def down(self, record: GroupRecord, now: float) -> tuple[str, ...]:
         return down_votes(
@@ -172,6 +183,11 @@ class Evidence:
         """The active lives, but this gateway's clients do not get through to it, while the standby's path is up."""
         if self.fresh(record.active, now) is None:
             return None
+        is_open = any(status.gate_open for status in self.statuses(record.active, now).values())
+        if is_open and self._open_since is None:
+            self._open_since = now
+        elif not is_open:
+            self._open_since = None
         beat = self.fresh(self.gateway, now)
         target = self.group.other(record.active)
         if beat is None or beat.late or self.path_to(target, now) is not Path.UP:
@@ -184,7 +200,10 @@ class Evidence:
         why += [
             f"clients of {clients.service} unanswered for {clients.unanswered_seconds:.3f} s"
             for clients in beat.clients
-            if clients.service in names and clients.unanswered_seconds >= self.timing.unanswered_seconds
+            if clients.service in names
+            and clients.unanswered_seconds >= self.timing.unanswered_seconds
+            # Nobody could answer while the gate was closed: that is no fault of the copy behind it.
+            and (self._open_since is None or now - self._open_since >= self.timing.unanswered_seconds)
         ]
         return Verdict(Reason.CUT_OFF, tuple(why), consent_needed=True) if why else None
 
@@ -193,6 +212,12 @@ class Evidence:
         if wish is None or wish.stamp != record.stamp or wish.target != self.group.other(record.active):
             return None
         return Verdict(Reason.OPERATOR, (f"{wish.asked_by} asks for {wish.target}",), consent_needed=True)
+
+    def _drained(self, record: GroupRecord) -> Verdict | None:
+        target = self.group.other(record.active)
+        if record.active not in record.drained or target in record.drained:
+            return None
+        return Verdict(Reason.OPERATOR, (f"{record.active} is drained",), consent_needed=True)
 
     def half_seen(self, record: GroupRecord, now: float) -> str | None:
         """Bus silent with the path up, or the reverse: a fault to report, never one to move on."""

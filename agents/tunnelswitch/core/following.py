@@ -14,8 +14,8 @@ from tunnelswitch.core.gate import Gate, running_at
 from tunnelswitch.core.member import READ_DEADLINE_SECONDS, Member
 from tunnelswitch.core.stamp import Stamp
 
-# A switcher that lives has switched long before; its own transaction has a deadline of a second.
-PATIENCE_SECONDS = 0.5
+# A switcher that lives has switched long before.
+PATIENCE_SECONDS = 0.25
 
 
 class Follower:
@@ -33,6 +33,7 @@ class Follower:
         self._behind: tuple[Stamp, float] | None = None
         self._confirmed: Stamp | None = None
         self._read_at = 0.0
+        self._due_at: float | None = None
         self._actions: list[Action] = []
 
     def receive(self, event: object, now: float) -> None:
@@ -57,27 +58,32 @@ class Follower:
 
     def act(self, now: float) -> None:
         """Step in if OVSDB has not been where the record wants it for longer than a switcher takes."""
-        record = self.member.records.get(self.group.name)
-        if record is None or not self.gate.seen:
+        record, gate = self.member.records.get(self.group.name), self.gate
+        self._due_at = None
+        if record is None or not gate.seen:
             self._behind = None
             return
-        running = running_at(record, self.gate.site)
-        if self.gate.holds(record.stamp, running):
+        running = running_at(record, gate.site)
+        above = gate.stored is not None and gate.stored > record.stamp  # then a newer record is on its way
+        if above or gate.holds(record.stamp, running):
             self._behind = None
             return
         if self._behind is None or self._behind[0] != record.stamp:
-            self._behind = (record.stamp, now)
-        if now < self._behind[1] + self._patience_seconds:
-            return
-        if self.gate.ends and self._confirmed != record.stamp:
+            self._behind, self._confirmed = (record.stamp, now), None  # what was read before may be long past
+        due = self._behind[1] + self._patience_seconds
+        if now < due:
+            self._due_at = due
+        elif gate.ends and self._confirmed != record.stamp:
             if now >= self._read_at:
                 self._read_at = now + READ_DEADLINE_SECONDS
                 self._actions.append(ReadRecord(self.group.name, READ_DEADLINE_SECONDS))
-            return
-        self.gate.want(record.stamp, running)
-        action = self.gate.step(now)
-        if action is not None:
-            self._actions.append(action)
+            self._due_at = self._read_at
+        else:
+            gate.want(record.stamp, running)
+            action = gate.step(now)
+            if action is not None:
+                self._actions.append(action)
+            self._due_at = gate.deadline()
 
     def _tell(self, result: events.SwitchApplied) -> None:
         """The certificate of PROTOCOL R6 (i) is a gateway's word, whoever of the two switched."""
@@ -88,11 +94,7 @@ class Follower:
 
     def deadline(self) -> float | None:
         """When time alone may change something."""
-        if self._behind is None:
-            return None
-        due = max(self._behind[1] + self._patience_seconds, self._read_at)
-        gate = self.gate.deadline()
-        return due if gate is None else max(due, gate)
+        return self._due_at
 
     def take_actions(self) -> list[Action]:
         """What to do, in order."""

@@ -160,7 +160,8 @@ class Gate:
         wanted = self._wanted_ends(running)
         if self.applied == stamp and self.stored == stamp and wanted == self.present and not self.broken:
             return None
-        add, remove = (wanted - self.present) | (wanted & self.broken), self.present - wanted
+        # Whatever is not wanted must go, seen or not: a transaction that was given up may still land.
+        add, remove = (wanted - self.present) | (wanted & self.broken), self.ends.keys() - wanted
         # OVSDB holding the right rows is not the data plane following them: also an empty change is confirmed once.
         self.applied = None
         if add & self.foreign:

@@ -236,9 +236,11 @@ class HostedGroup:
             self._say_serving(record)
 
     def _may_expose(self, record: GroupRecord, now: float) -> bool:
-        if len(self.instances) > 1 and any(instance.seen.role != "active" for instance in self.instances.values()):
+        single = len(record.gateways) == 1
+        waits = len(self.instances) > 1 or not single
+        if waits and any(instance.seen.role != "active" for instance in self.instances.values()):
             return False  # all services of a group or none: what one has served could not be given back with the others
-        if len(record.gateways) == 1:
+        if single:
             # Its switch is the certificate: until it has applied this stamp, nothing that we answer reaches a client,
             # so our end may open beside it, on the word of whoever committed.
             return True

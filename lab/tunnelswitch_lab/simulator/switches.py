@@ -149,15 +149,18 @@ class Switch:
         self._timeline.after(self.follow_seconds, self._follow)
 
     def darken(self) -> None:
-        """Before vswitchd starts, `tunnelswitch darken` takes the client tunnels away."""
-        self.present = self.followed = frozenset()
+        """Between ovsdb-server and vswitchd `tunnelswitch darken` takes the client tunnels away."""
+        self.present = frozenset()
 
     def restore(self, back: int) -> bool:
-        """OVSDB starts again from an old file. Returns whether there was one."""
+        """Open vSwitch starts again from an old file, dark. Returns whether there was one."""
         if not self.snapshots:
             return False
         stored, present = self.snapshots[-min(back, len(self.snapshots))]
         self.stored, self.present = dict(stored), present
+        self.darken()
+        self.followed = self.present
+        self.on_followed()
         self.on_change(self.site)
         self._timeline.after(self.follow_seconds, self._follow)
         return True

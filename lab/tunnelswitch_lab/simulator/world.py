@@ -80,6 +80,7 @@ class World:
         self.healed = False
         self.bad_bus_until = float("-inf")
         self._mute_until: dict[str, float] = {}
+        self.gone: set[str] = set()
         self._starts = 0
         self._unanswered_since: dict[tuple[str, str], float] = {}
         self._complained: set[tuple[str, str]] = set()
@@ -133,6 +134,8 @@ class World:
         """Start, or start again, processes; all if none is named."""
         for name in names or self.names:
             site = site_of(name)
+            if name in self.gone:
+                continue
             if name in self.processes:
                 self.processes[name].kill()
                 self._mute_until[name] = self.now
@@ -179,6 +182,8 @@ class World:
                     process.post(events.PathChanged(other, self.network.bfd(site, other)))
 
     def _said(self, sender: str, message: actions.Message) -> None:
+        if isinstance(message, facts.MoveRequest):
+            self.judge.wishes.add((message.stamp, message.target))
         if type(message) is not facts.Heartbeat:
             if isinstance(message, facts.Decision) and message.action in REFUSALS:
                 self.complaints.add(message.stamp)
@@ -315,6 +320,7 @@ class World:
             return
         if site in self.switches:
             self.switches[site].darken()
+            self.switches[site].followed = self.switches[site].present
         self.network.power(site, on=True)
         self.network.restarted(site)
         self.clocks[site] = self._clock(site)
