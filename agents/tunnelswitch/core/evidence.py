@@ -56,7 +56,7 @@ class Evidence:
     drain: DrainRequest | None = None
     asked_reason: Reason | None = None
     promote_failed: PromoteFailed | None = None
-    _open_since: float | None = None
+    _open_since: dict[str, float] = field(default_factory=dict)
 
     def void(self) -> None:
         """A new stamp is in force."""
@@ -69,6 +69,10 @@ class Evidence:
         """Take a heartbeat. Returns False if it says just what the last one said, and nothing that grows with time."""
         known = self.fresh(beat.site, now)
         self.ballots[beat.site] = Ballot(beat, now)
+        if not any(status.gate_open and status.group == self.group.name for status in beat.services):
+            self._open_since.pop(beat.site, None)
+        else:
+            self._open_since.setdefault(beat.site, now)
         if known is None or beat.clients or known.clients or beat.marks != known.marks or beat.late != known.late:
             return True
         if any(vote.down for vote in beat.votes) or _gist(beat) != _gist(known):
@@ -183,11 +187,6 @@ class Evidence:
         """The active lives, but this gateway's clients do not get through to it, while the standby's path is up."""
         if self.fresh(record.active, now) is None:
             return None
-        is_open = any(status.gate_open for status in self.statuses(record.active, now).values())
-        if is_open and self._open_since is None:
-            self._open_since = now
-        elif not is_open:
-            self._open_since = None
         beat = self.fresh(self.gateway, now)
         target = self.group.other(record.active)
         if beat is None or beat.late or self.path_to(target, now) is not Path.UP:
@@ -203,7 +202,7 @@ class Evidence:
             if clients.service in names
             and clients.unanswered_seconds >= self.timing.unanswered_seconds
             # Nobody could answer while the gate was closed: that is no fault of the copy behind it.
-            and (self._open_since is None or now - self._open_since >= self.timing.unanswered_seconds)
+            and now - self._open_since.get(record.active, float("-inf")) >= self.timing.unanswered_seconds
         ]
         return Verdict(Reason.CUT_OFF, tuple(why), consent_needed=True) if why else None
 

@@ -134,12 +134,11 @@ class Member:
     # ------------------------------------------------------------------ time
 
     def deadline(self) -> float:
-        times = [self._beat_at, self._poll_at]
+        first = min(self._beat_at, self._poll_at)
         silent = self.detector.deadline()
-        if silent is not None:
-            times.append(silent)
-        times.extend(self._vote_times())
-        return min(times)
+        if silent is not None and silent < first:
+            first = silent
+        return min((first, *self._vote_times()))
 
     def _vote_times(self) -> list[float]:
         """When a vote that waits only for the stamp's age becomes one."""
