@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from found import FOUND, SEEDS_MAX, read, search
+from found import FOUND, PAGE, SEEDS_MAX, read, search, table
 from planted import PLANTED
 
 from tunnelswitch_lab.simulator.faults import FAULTS
@@ -43,6 +43,7 @@ def test_a_planted_bug_is_found_by_its_stored_seed(name: str) -> None:
 def test_every_bug_that_was_found_is_still_planted() -> None:
     assert json.loads(FOUND.read_text()).keys() == PLANTED.keys()
     assert len(PLANTED) >= 25
+    assert PAGE.read_text(encoding="utf-8") == table(), "python tests/simulator/found.py --table"
 
 
 def told(seed: int) -> list[str]:

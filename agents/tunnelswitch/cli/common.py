@@ -28,7 +28,7 @@ def known_site(deployment: Deployment, site: str) -> SiteKind:
 
 
 def set_up_logs_for(process: str, site: str = "") -> None:
-    """Log as `process`, with the site if it is at one."""
+    """Log as `process`, with the site if it is at one; a command at no site is a person's: only trouble is logged."""
     from tunnelswitch.telemetry.logs import set_up_logs
 
-    set_up_logs(context={"site": site, "process": process} if site else {"process": process})
+    set_up_logs(quiet=not site, context={"site": site, "process": process} if site else {"process": process})

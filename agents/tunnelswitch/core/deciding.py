@@ -301,7 +301,8 @@ class GroupDecider:
             stamp=self._next_stamp(record),
             prev_id=str(record.stamp),
             active=active,
-            previous=record.active,
+            # Who may still be reached: the last move may not have got to everybody before the store forgot it.
+            previous=record.previous if active == record.active else record.active,
             in_sync=False,
             standby_run="",
             reason=Reason.RECOVERY,

@@ -217,6 +217,7 @@ def _reboot_switch(world: World, site: str) -> None:
     """The site's Open vSwitch starts anew while our processes live: dark, with the stamps it had."""
     switch = world.switches[site]
     switch.unplugged |= switch.present
+    switch.server_ended()
     switch.darken()
     switch.followed = switch.present
     switch.on_followed()

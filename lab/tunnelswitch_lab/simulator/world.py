@@ -309,6 +309,7 @@ class World:
         for process in self.at_site(site):
             process.kill()
         self.network.power(site, on=False)
+        self.switches[site].server_ended()
         for hypervisor in self.hypervisors.values():
             if site in hypervisor.copies:
                 hypervisor.power_lost(site)
@@ -349,6 +350,7 @@ class World:
     def lose_ovsdb(self, site: str) -> None:
         """ovsdb-server ends; vswitchd goes on with what it has."""
         self.switches[site].up = False
+        self.switches[site].server_ended()
         for process in self.at_site(site):
             process.post(events.DataPlaneLost("gone"))
 
