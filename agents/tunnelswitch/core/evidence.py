@@ -73,7 +73,9 @@ class Evidence:
             self._open_since.pop(beat.site, None)
         else:
             self._open_since.setdefault(beat.site, now)
-        if known is None or beat.clients or known.clients or beat.marks != known.marks or beat.late != known.late:
+        if known is None or beat.marks != known.marks or beat.late != known.late:
+            return True
+        if any(seen.unanswered_seconds for seen in (*beat.clients, *known.clients)):
             return True
         if any(vote.down for vote in beat.votes) or _gist(beat) != _gist(known):
             return True

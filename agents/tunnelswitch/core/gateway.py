@@ -44,10 +44,13 @@ class SiteAgent:
                     follower.receive(event, now)
         self._collect(now)
 
-    def deadline(self) -> float | None:
-        times = [self.member.deadline()]
-        times += [time for follower in self.followers if (time := follower.deadline()) is not None]
-        return min(times)
+    def deadline(self) -> float:
+        first = self.member.deadline()
+        for follower in self.followers:
+            time = follower.deadline()
+            if time is not None and time < first:
+                first = time
+        return first
 
     def expire(self, now: float) -> None:
         self.member.expire(now)

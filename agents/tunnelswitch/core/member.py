@@ -138,7 +138,9 @@ class Member:
         silent = self.detector.deadline()
         if silent is not None and silent < first:
             first = silent
-        return min((first, *self._vote_times()))
+        for time in self._vote_times():
+            first = min(first, time)
+        return first
 
     def _vote_times(self) -> list[float]:
         """When a vote that waits only for the stamp's age becomes one."""

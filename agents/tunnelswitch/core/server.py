@@ -42,10 +42,13 @@ class ServerAgent:
             part.receive(event, now)
         self._collect(now)
 
-    def deadline(self) -> float | None:
-        times = [self.member.deadline()]
-        times += [time for part in self._parts if (time := part.deadline()) is not None]
-        return min(times)
+    def deadline(self) -> float:
+        first = self.member.deadline()
+        for part in self._parts:
+            time = part.deadline()
+            if time is not None and time < first:
+                first = time
+        return first
 
     def expire(self, now: float) -> None:
         self.member.expire(now)
