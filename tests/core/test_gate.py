@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from world import ADDRESSES, GROUP
 
 from tunnelswitch.core.actions import ApplyTunnels
 from tunnelswitch.core.events import DataPlaneSeen, SwitchApplied, SwitchConflict, SwitchFailed
 from tunnelswitch.core.gate import CONFLICTS_MAX, Gate
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.core.topology import tunnel_ends
+from tunnelswitch_lab.simulator.setup import ADDRESSES, GROUP
 
 OLD, MINE, NEWER = Stamp(1, "a"), Stamp(2, "b"), Stamp(3, "c")
 
