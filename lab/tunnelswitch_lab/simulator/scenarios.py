@@ -120,7 +120,8 @@ def gateway_isolated(world: World) -> None:
 @scenario
 def gateway_restored_from_backup(world: World) -> None:
     """After a failover somebody puts an old database file in the place of the gateway's: it names the old tunnel and
-    the old stamp. The switcher's record is higher, so the file is brought up to it at once, under the guard."""
+    the old stamp. The gateway comes up dark; the switcher's record is higher than the file, which is brought up to it
+    at once, under the guard."""
     world.lose_host("primary")
     world.run(1.0)
     world.restore_ovsdb("gateway", 1)

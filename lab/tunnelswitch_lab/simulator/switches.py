@@ -95,9 +95,7 @@ class Switch:
             self._timeline.after(action.deadline_seconds, answer.set, late)
         return answer
 
-    def _take(
-        self, action: ApplyTunnels, answer: Answer[Result], clock: Clock, submitted_at: float, life: int
-    ) -> None:
+    def _take(self, action: ApplyTunnels, answer: Answer[Result], clock: Clock, submitted_at: float, life: int) -> None:
         if not self.up or life != self._life:
             answer.set(SwitchFailed(action.group, "OVSDB is gone"))
             return

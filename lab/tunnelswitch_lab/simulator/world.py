@@ -394,7 +394,7 @@ class World:
             if not switch.up:
                 self.regain_ovsdb(site)
         for hypervisor in self.hypervisors.values():
-            hypervisor.fault = None
+            hypervisor.fault, hypervisor.revives = None, True
         for name, process in list(self.processes.items()):
             process.crash_in = None
             if process.paused:
