@@ -1,4 +1,4 @@
-"""The command `tunnelswitch-lab`: demo, up, status, run, bench, simulate, scenarios, down.
+"""The command `tunnelswitch-lab`: demo, up, status, run, bench, soak, simulate, scenarios, down.
 
 It parses and prints. A user's mistake is one line with the remedy on standard error and exit status 2.
 """
@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -31,6 +31,7 @@ from tunnelswitch_lab.status import describe
 from tunnelswitch_lab.testbed import Testbed, check_machine, check_root, usable_layout
 
 _USAGE_STATUS = 2
+T = TypeVar("T")
 
 app = typer.Typer(
     help="The testbed on one machine: three sites with real switches, a real bus, and faults.",
@@ -158,6 +159,30 @@ def bench(
 
 
 @app.command()
+def soak(
+    load: Annotated[str, typer.Option(help="busy: all cores saturated; loss: 5 % loss and 10 ms jitter; none")],
+    out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/soak"),
+    minutes: Annotated[float, typer.Option(min=0.05, max=1440, help="how long nothing may happen")] = 10.0,
+    detect: Detect = "10x3",
+    name: Name = "soak",
+) -> None:
+    """Load for minutes, in which nothing may fail over; then a lost host. Exit status 1 if it is not so."""
+    from tunnelswitch_lab.soak.loads import check_load
+    from tunnelswitch_lab.soak.report import lines
+    from tunnelswitch_lab.soak.run import SoakOptions, run_soak
+
+    check_load(load)
+    interval_seconds, multiplier = parse_detect(detect)
+    check_machine()
+    usable_layout(name)
+    lab = LabOptions(name, interval_seconds, multiplier)
+    summary = _finish(run_soak(SoakOptions(lab, load, out, minutes)))
+    print("\n".join(lines(summary, out)))
+    if summary["problems"]:
+        raise SystemExit(1)
+
+
+@app.command()
 def simulate(
     schedules: Annotated[int, typer.Option(min=1, help="how many")] = 100_000,
     first_seed: Annotated[int, typer.Option(min=0, help="seed of the first one; the others follow it")] = 0,
@@ -217,11 +242,11 @@ async def _up(options: LabOptions, with_agents: bool) -> None:
     print(f"lab {options.name!r} is up; tunnelswitch-lab status --name {options.name} says what is where")
 
 
-def _finish(work: Coroutine[Any, Any, object]) -> None:
+def _finish(work: Coroutine[Any, Any, T]) -> T:
     # asyncio turns SIGINT into a cancellation, and that cleans up; a polite end deserves the same.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        asyncio.run(work)
+        return asyncio.run(work)
     except KeyboardInterrupt:
         print("tunnelswitch-lab: interrupted", file=sys.stderr)
         raise SystemExit(130) from None

@@ -49,6 +49,10 @@ class Recording:
         ]
         await self._wait(events.exists, self._watchers[0])
         await self._wait(lambda: capture.exists() and capture.stat().st_size >= _PCAP_HEADER_BYTES, self._watchers[1])
+        self.start_clients()
+
+    def start_clients(self) -> None:
+        """The call and the probe alone, with nobody watching: for a long time, of which their summaries are enough."""
         whom = {"host": names.SERVICE_ADDRESS, "realtime": _CLIENT_PRIORITY}
         rtp, probe = self._directory / RTP_TRACE, self._directory / PROBE_TRACE
         self._clients = [

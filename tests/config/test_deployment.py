@@ -56,6 +56,12 @@ def test_the_floor_holds_the_window_up() -> None:
     assert deployment.detection.window_seconds == 0.5
 
 
+def test_the_ceiling_is_the_fence_unless_it_is_given() -> None:
+    assert parse(EXAMPLE, "test.toml").detection.limits.ceiling_seconds == 1.0
+    given = changed("fence_after_seconds = 1.0", "fence_after_seconds = 1.0\nceiling_seconds = 0.3")
+    assert parse(given, "test.toml").detection.limits.ceiling_seconds == 0.3
+
+
 def test_immutable() -> None:
     deployment = parse(EXAMPLE, "test.toml")
     with pytest.raises(AttributeError):
@@ -160,6 +166,20 @@ CASES = {
         changed("fence_after_seconds = 1.0", "fence_after_seconds = 0.05"),
         "detection.fence_after_seconds: 0.05 is shorter than the detection window of 0.06 s; "
         "let it be at least interval_seconds x multiplier and floor_seconds",
+    ),
+    "ceiling below the window": (
+        changed("fence_after_seconds = 1.0", "fence_after_seconds = 1.0\nceiling_seconds = 0.05"),
+        "detection.ceiling_seconds: 0.05 is shorter than the detection window of 0.06 s; "
+        "let it be at least interval_seconds x multiplier and floor_seconds",
+    ),
+    "ceiling above the fence": (
+        changed("fence_after_seconds = 1.0", "fence_after_seconds = 1.0\nceiling_seconds = 1.5"),
+        "detection.ceiling_seconds: 1.5 is longer than fence_after_seconds, 1; "
+        "lower it or raise the other: an active would have closed itself before anybody takes over",
+    ),
+    "no budget": (
+        changed("fence_after_seconds = 1.0", "fence_after_seconds = 1.0\nfalse_silences_per_day = 0.0"),
+        "detection.false_silences_per_day: is 0.0; give a number from 0.001 to 1000",
     ),
     "ovsdb": (
         changed("unix:/run/openvswitch/secondary/db.sock", "/run/db.sock"),

@@ -11,6 +11,7 @@ import pytest
 from stories import SERVICE, SWITCHER, TWO_GATEWAYS, Story, in_good_times
 
 from tunnelswitch.core import events, facts
+from tunnelswitch.core.evidence import PATH_DOWN_SECONDS
 from tunnelswitch.core.facts import Path, Reason
 from tunnelswitch.core.keeping import RecordKeeper
 from tunnelswitch.core.stamp import Stamp
@@ -35,7 +36,7 @@ def test_a_standing_reason_to_move_does_not_hide_that_the_standby_is_in_sync_aga
     world.run(0.3)
     assert world.answering_copies() == {"secondary"}
     world.network.say("gateway", "secondary", Path.DOWN)
-    world.run(4.0)
+    world.run(PATH_DOWN_SECONDS + 1.0)
     assert "not in sync" in world.reasons("refuse")
     world.service.revives = True
     world.run(2.0)

@@ -8,6 +8,7 @@ import pytest
 from stories import SERVICE, SWITCHER, Story, in_good_times
 
 from tunnelswitch.core import events, facts
+from tunnelswitch.core.evidence import PATH_DOWN_SECONDS
 from tunnelswitch.core.facts import Path, Reason
 from tunnelswitch_lab.simulator.setup import GROUP
 
@@ -207,7 +208,7 @@ def test_a_path_that_flaps_while_the_bus_lives_moves_nothing(world: Story) -> No
 
 def test_gateway_that_lost_the_path_alone_asks_for_a_handover(world: Story) -> None:
     world.network.say("gateway", "primary", Path.DOWN)
-    world.run(2.0)
+    world.run(PATH_DOWN_SECONDS - 1.0)
     assert world.record.stamp.epoch == 1, "it may be a false alarm"
     world.run(2.0)
     assert world.moves == [("secondary", Reason.CUT_OFF)]

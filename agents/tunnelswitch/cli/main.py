@@ -94,7 +94,8 @@ def validate(config: ConfigOption) -> None:
     sites, groups, services = len(deployment.sites), len(deployment.groups), len(deployment.services)
     print(
         f"{config}: cluster {deployment.cluster.name}, sites: {sites}, groups: {groups}, services: {services}; "
-        f"a site counts as silent after {detection.window_seconds * 1000:g} ms"
+        f"a site counts as silent after {detection.window_seconds * 1000:g} ms, "
+        f"where measurements ask for more after {detection.longest_window_seconds * 1000:g} ms at most"
     )
 
 

@@ -191,3 +191,16 @@ def _check_detection(detection: Detection, problems: Problems) -> None:
             f"{detection.fence_after_seconds} is shorter than the detection window of {detection.window_seconds:g} s",
             "let it be at least interval_seconds x multiplier and floor_seconds",
         )
+    ceiling, fence = detection.ceiling_seconds, detection.fence_after_seconds
+    if ceiling is not None and ceiling < detection.window_seconds:
+        problems.add(
+            "detection.ceiling_seconds",
+            f"{ceiling:g} is shorter than the detection window of {detection.window_seconds:g} s",
+            "let it be at least interval_seconds x multiplier and floor_seconds",
+        )
+    if ceiling is not None and ceiling > fence:
+        problems.add(
+            "detection.ceiling_seconds",
+            f"{ceiling:g} is longer than fence_after_seconds, {fence:g}",
+            "lower it or raise the other: an active would have closed itself before anybody takes over",
+        )

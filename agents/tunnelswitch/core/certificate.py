@@ -12,7 +12,8 @@ from tunnelswitch.core.member import Member
 from tunnelswitch.core.quorum import quorum
 from tunnelswitch.core.stamp import Stamp
 
-# X of PROTOCOL R6 (iii): rates of clocks, detection, delay and the time that a self-fence takes to execute.
+# X of PROTOCOL R6 (iii): rates of clocks, detection, delay and the time that a self-fence takes to execute. Detection
+# counts with the ceiling: how far the windows of the other side have widened is not known here.
 CLOCK_RATE_MARGIN = 1.001
 EXECUTION_SECONDS = 0.5
 VIEW_WINDOWS = 2
@@ -85,7 +86,7 @@ class Certificate:
     def _fence_time_passed(self, record: GroupRecord, now: float) -> bool:
         """Have Q voters been out of touch with the old active, path and bus, for longer than its fence takes?"""
         timing = self._member.timing
-        wait = timing.fence_after_seconds * CLOCK_RATE_MARGIN + timing.window_seconds + EXECUTION_SECONDS
+        wait = timing.fence_after_seconds * CLOCK_RATE_MARGIN + timing.longest_window_seconds + EXECUTION_SECONDS
         age_max = VIEW_WINDOWS * timing.window_seconds
         fresh = {voter: seen for voter, (at, seen) in self._views.items() if now - at <= age_max}
         fresh[self._member.site] = self._member.detector.observation(record.previous, now)

@@ -29,9 +29,10 @@ from tunnelswitch.core.topology import Group
 
 # A voter's word outlives one lost heartbeat, not more.
 BALLOT_WINDOWS = 2
-# BFD that lost a session sends one packet a second until it is back (RFC 5880, 6.8.3): a path down for less than this
-# may be a false alarm, and is no reason to leave an active that lives.
-PATH_DOWN_SECONDS = 3.0
+# BFD that lost a session sends one packet a second until it is back (RFC 5880, 6.8.3), and it takes three of them, in
+# turns. With one packet in twenty lost, eight of eleven would have to be for a false alarm to last so long: below this,
+# a path that is down is no reason to leave an active that lives. Clients without an answer are one much sooner.
+PATH_DOWN_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)

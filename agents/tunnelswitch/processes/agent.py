@@ -58,12 +58,14 @@ async def run_agent(deployment: Deployment, site: str) -> None:
             service_keys=service_keys,
             interval_seconds=deployment.detection.interval_seconds,
             multiplier=deployment.detection.multiplier,
+            widened=lambda peer: member.detector.multiplier(peer, deployment.detection.multiplier),
             emit=frame.emit,
         )
     )
     bus, epochs = frame.bus(SERVER_HEARS if hosted else SITE_HEARS), frame.epochs()
     frame.metrics.pull("bus_dropped_messages", lambda: bus.counts.dropped)
     frame.metrics.pull("stale_messages", lambda: member.stale_messages)
+    frame.metrics.watch_windows(member.detector.patience)
     watchdog = Watchdog(machine.fit if isinstance(machine, ServerAgent) else lambda now: True)
     parts: list[Startable] = [watchdog, bus, epochs]
     drivers = {}

@@ -79,6 +79,8 @@ class Frame:
             window_seconds=detection.window_seconds,
             fence_after_seconds=detection.fence_after_seconds,
             unanswered_seconds=detection.unanswered_seconds,
+            ceiling_seconds=detection.longest_window_seconds,
+            false_silences_per_day=detection.false_silences_per_day,
         )
 
     def ends(self, group: Group) -> tuple[Tunnel, ...]:

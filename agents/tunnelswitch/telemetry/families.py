@@ -76,6 +76,8 @@ class Families:
         self.driver_problems = self._counter("driver_problems", "Bad notices, status or health answers", "kind")
 
         self.path_up = self._gauge("path_up", "1 while BFD says that the path is up", "site")
+        self.path_downs = self._counter("path_downs", "Times that BFD took the path for down", "site")
+        self.bus_connections = self._counter("bus_connections", "Connections to NATS that were made")
         self.bus_connected = self._gauge("bus_connected", "1 while connected to NATS")
         self.ovsdb_connected = self._gauge("ovsdb_connected", "1 while OVSDB answers")
         self.stream_leader = self._gauge("stream_leader", "1 at the site that leads the epoch store", "site")
