@@ -376,8 +376,11 @@ class GroupDecider:
 
     def deadline(self) -> float:
         """When time alone may change something."""
-        times = (self._reconcile_at, self.kept.deadline(), self.gate.deadline(), self._house.due_at)
-        return min(time for time in times if time is not None)
+        first = self._reconcile_at
+        for time in (self.kept.deadline(), self.gate.deadline(), self._house.due_at):
+            if time is not None and time < first:
+                first = time
+        return first
 
     def _say(self, now: float, action: str, reason: str, evidence: tuple[str, ...] = ()) -> None:
         """Publish a decision or refusal, unless it is being said already."""

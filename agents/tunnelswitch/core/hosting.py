@@ -385,13 +385,14 @@ class HostedGroup:
         )
 
     def deadline(self) -> float | None:
-        times = [self._repeat_at]
-        gate = self.gate.deadline()
-        if gate is not None:
-            times.append(gate)
-        if self._fence_at is not None and self.gate.seen:
-            times.append(self._fence_at)
-        return min(times) if self.record is not None else None
+        if self.record is None:
+            return None
+        first, gate = self._repeat_at, self.gate.deadline()
+        if gate is not None and gate < first:
+            first = gate
+        if self._fence_at is not None and self.gate.seen and self._fence_at < first:
+            first = self._fence_at
+        return first
 
     def take_actions(self) -> list[Action]:
         actions, self._actions = self._actions, []

@@ -155,23 +155,17 @@ class Member:
     # ------------------------------------------------------------------ time
 
     def deadline(self) -> float:
-        first = min(self._beat_at, self._poll_at)
-        silent = self.detector.deadline()
-        if silent is not None and silent < first:
-            first = silent
-        for time in self._vote_times():
-            first = min(first, time)
-        return first
+        return min(self._beat_at, self._poll_at, self.detector.deadline(), *self._vote_times())
 
     def _vote_times(self) -> list[float]:
         """When a vote that waits only for the stamp's age becomes one."""
         times = []
         last_beat = self._sent[-1][1] if self._sent else float("-inf")
         for name, record in self.records.items():
-            ripe = self._record_since[name] + self.detector.allowed_seconds(record.active)
-            if ripe > last_beat:
-                since = self.detector.down_since(record.active)
-                if since is not None and ripe > since:
+            since = self.detector.down_since(record.active)
+            if since is not None:
+                ripe = self._record_since[name] + self.detector.allowed_seconds(record.active)
+                if ripe > max(since, last_beat):
                     times.append(ripe)
         return times
 
