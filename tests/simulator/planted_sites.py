@@ -14,6 +14,7 @@ from tunnelswitch.core.evidence import Evidence, Verdict
 from tunnelswitch.core.facts import MoveRequest, Reason
 from tunnelswitch.core.following import Follower
 from tunnelswitch.core.gate import Gate
+from tunnelswitch.core.member import Member
 from tunnelswitch.core.quorum import quorum
 from tunnelswitch_lab.simulator.switches import Switch
 
@@ -52,9 +53,19 @@ def _toggling() -> contextlib.ExitStack:
     return both
 
 
+def _telling_memory(self: Member, now: float, real: Any = Member._heartbeat) -> Any:
+    """What a site has heard of, whether it has written it down or not."""
+    written = self.marks
+    self.marks = lambda: {name: record.stamp for name, record in self.records.items()}
+    beat = real(self, now)
+    self.marks = written
+    return beat
+
+
 SITES: dict[str, Callable[[], Any]] = {
     "exposed before a quorum holds the decision": lambda: patch.object(Certificate, "is_marked", lambda *_: True),
     "a higher mark does not hold anybody back": lambda: patch.object(Certificate, "is_marked", _held_by_many),
+    "a mark is told before it is durable": lambda: patch.object(Member, "_heartbeat", _telling_memory),
     "only the switcher applies": lambda: patch.object(Follower, "act", lambda *_: None),
     "only what was seen is removed": lambda: patch.object(Gate, "step", _seen_removed),
     "a site that boots is not dark": lambda: patch.object(Switch, "darken", lambda self: None),
