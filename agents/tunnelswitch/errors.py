@@ -9,6 +9,7 @@ TunnelswitchError
 │   ├── CommitRefusedError      another revision is there; nothing was written
 │   ├── CommitUnknownError      no answer; the write may land
 │   └── RecordMissingError      `init` has not been run, or the store was lost
+├── RefusedError                the switchers will not do what an operator asks, and say why
 ├── DataPlaneError              OVSDB is not there, or a bridge is not ours to use
 ├── ClientPacketsError          the clients' device cannot be watched
 └── DriverError                 a hook or hypervisor did not do as told
@@ -77,6 +78,10 @@ class CommitUnknownError(EpochStoreError):
 
 class RecordMissingError(EpochStoreError):
     """The group has no record."""
+
+
+class RefusedError(TunnelswitchError):
+    """An operator's wish was refused, or nobody answered it."""
 
 
 class DataPlaneError(TunnelswitchError):

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 
 import nats
 import pytest
-from client_view import Client
+from running_lab import Running
 
 from tunnelswitch_lab import faults, netns, procs
-from tunnelswitch_lab.agents import executable
-from tunnelswitch_lab.options import LabOptions
-from tunnelswitch_lab.procs import Proc
-from tunnelswitch_lab.testbed import Testbed
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 
@@ -29,74 +22,6 @@ GARBAGE = (
     b"{" * 60_000,
     b'"' + b"x" * 200_000 + b'"',
 )
-
-
-class Running:
-    """A lab with agents and service, as the tests use it."""
-
-    def __init__(self, bed: Testbed) -> None:
-        self.bed = bed
-        self.client = Client(bed)
-
-    def proc(self, name: str) -> Proc:
-        return next(proc for proc in self.bed._state.procs if proc.name == name and proc.alive)
-
-    def ovs(self, site: str, *arguments: str) -> str:
-        command = ["ovs-vsctl", f"--db={self.bed.layout.site(site).ovsdb}", "--timeout=5", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
-
-    def tunnels(self, site: str = "gateway") -> set[str]:
-        return {port for port in self.ovs(site, "list-ports", "br-svc").split() if port.startswith(("t2-", "t3-"))}
-
-    def logs(self) -> str:
-        programs = [proc for proc in self.bed._state.procs if proc.name.startswith(("agent-", "switcher-"))]
-        return "".join(Path(proc.log).read_text() for proc in programs)
-
-    async def get(self, site: str, endpoint: str, path: str) -> tuple[int, bytes]:
-        where = self.bed.layout.site(site)
-        address = where.agent_metrics if endpoint == "agent" else where.switcher_metrics
-        return await netns.http_get(where.namespace, address, path)
-
-    async def metric(self, site: str, endpoint: str, name: str) -> float:
-        code, body = await self.get(site, endpoint, "/metrics")
-        assert code == 200
-        lines = [line for line in body.decode().splitlines() if line.startswith(name)]
-        return sum(float(line.rpartition(" ")[2]) for line in lines)
-
-    async def epoch(self) -> int:
-        return int(await self.metric("gateway", "switcher", "tunnelswitch_epoch{"))
-
-    async def until(self, true: Callable[[], Awaitable[bool]], what: str) -> None:
-        await netns.wait_for(true, what, 15.0)
-
-    async def until_protected(self) -> None:
-        async def protected() -> bool:
-            return await self.metric("gateway", "switcher", "tunnelswitch_protected{") == 1.0
-
-        await self.until(protected, "protection")
-
-    async def until_tunnels(self, wanted: set[str]) -> None:
-        async def there() -> bool:
-            return self.tunnels() == wanted
-
-        await self.until(there, f"tunnels {wanted}")
-
-    def start_program(self, kind: str, site: str) -> None:
-        layout = self.bed.layout
-        command = [str(executable()), kind, "--config", str(layout.deployment_file), "--site", site]
-        self.bed.spawn(site, command, name=f"{kind}-{site}")
-
-
-@pytest.fixture
-async def running(new_name: Callable[[], str]) -> AsyncIterator[Running]:
-    bed = await Testbed.up(LabOptions(new_name(), 0.03, 3), lambda step: None)
-    await bed.start_service(25.0)
-    await bed.start_agents()
-    lab = Running(bed)
-    await lab.until_protected()
-    yield lab
-    lab.client.close()
-    await bed.down()
 
 
 async def test_killed_and_restarted_programs_are_no_blip_for_clients(running: Running) -> None:

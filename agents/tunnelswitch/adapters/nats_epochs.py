@@ -134,6 +134,17 @@ class NatsEpochs:
             ) from error
         return record, stored.seq or 0
 
+    async def revision(self, group: str, deadline_seconds: float) -> int:
+        """The revision of whatever stands under the group's key, record or not; 0 if nothing does. For `recover`.
+
+        Raises:
+            EpochStoreError: no answer before the deadline.
+        """
+        key = self._key(group)
+        what = f"record of group {group!r}"
+        stored = await self._until(lambda jetstream: self._last(jetstream, key), deadline_seconds, what)
+        return 0 if stored is None else stored.seq or 0
+
     async def commit(self, record: GroupRecord, revision: int, deadline_seconds: float) -> int:
         """Replace the record of exactly this revision; returns the new one.
 

@@ -10,13 +10,13 @@ import os
 import signal
 import sys
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
-from tunnelswitch.config import Deployment, SiteKind, load
-from tunnelswitch.config.problems import suggestion
+from tunnelswitch.cli import operator
+from tunnelswitch.cli.common import ConfigOption, SiteOption, known_site, set_up_logs_for
+from tunnelswitch.config import SiteKind, load
 from tunnelswitch.errors import ConfigError, TunnelswitchError
 
 app = typer.Typer(
@@ -27,9 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-ConfigOption = Annotated[Path, typer.Option("--config", help="The deployment file (TOML).")]
-SiteOption = Annotated[str, typer.Option("--site", help="Which of the file's sites this is.")]
 
 
 class Format(StrEnum):
@@ -44,8 +41,8 @@ def agent(config: ConfigOption, site: SiteOption) -> None:
     """Run the agent of a site until SIGTERM."""
     _end_quietly_on_signals()
     deployment = load(config)
-    _known_site(deployment, site)
-    _logs(site, "agent")
+    known_site(deployment, site)
+    set_up_logs_for("agent", site)
     from tunnelswitch.processes.agent import run_agent
 
     asyncio.run(run_agent(deployment, site))
@@ -56,11 +53,11 @@ def switcher(config: ConfigOption, site: SiteOption) -> None:
     """Run the switcher beside a gateway until SIGTERM."""
     _end_quietly_on_signals()
     deployment = load(config)
-    kind = _known_site(deployment, site)
+    kind = known_site(deployment, site)
     if kind is not SiteKind.GATEWAY:
         gateways = ", ".join(name for name, that in deployment.sites.items() if that.kind is SiteKind.GATEWAY)
         raise ConfigError(f"sites.{site}.kind", f"is {kind}, and a switcher runs at gateways", f"gateways: {gateways}")
-    _logs(site, "switcher")
+    set_up_logs_for("switcher", site)
     from tunnelswitch.processes.switcher import run_switcher
 
     asyncio.run(run_switcher(deployment, site))
@@ -70,7 +67,7 @@ def switcher(config: ConfigOption, site: SiteOption) -> None:
 def init(config: ConfigOption) -> None:
     """Create the epoch store and the records that are missing. Run it once per deployment; again does no harm."""
     deployment = load(config)
-    _logs("", "init")
+    set_up_logs_for("init")
     from tunnelswitch.processes.init import run_init
 
     for group, created in asyncio.run(run_init(deployment)).items():
@@ -81,8 +78,8 @@ def init(config: ConfigOption) -> None:
 def darken(config: ConfigOption, site: SiteOption) -> None:
     """At boot, before ovs-vswitchd: remove the site's client tunnels until its agent knows what is true."""
     deployment = load(config)
-    _known_site(deployment, site)
-    _logs(site, "darken")
+    known_site(deployment, site)
+    set_up_logs_for("darken", site)
     from tunnelswitch.processes.darken import run_darken
 
     removed = asyncio.run(run_darken(deployment, site))
@@ -109,7 +106,7 @@ def status(
 ) -> None:
     """Show the records and the processes; exit status 1 unless all is well."""
     deployment = load(config)
-    _logs("", "status")
+    set_up_logs_for("status")
     from tunnelswitch.cli.status import is_well, print_json, print_pretty
     from tunnelswitch.processes.status import collect
 
@@ -125,6 +122,9 @@ def version() -> None:
     from importlib.metadata import version as installed
 
     print(f"tunnelswitch {installed('tunnelswitch')}")
+
+
+operator.register(app)
 
 
 def run() -> NoReturn:
@@ -150,19 +150,6 @@ def run() -> NoReturn:
 
 def _complain(line: str) -> None:
     print(f"tunnelswitch: {line}", file=sys.stderr)
-
-
-def _known_site(deployment: Deployment, site: str) -> SiteKind:
-    found = deployment.sites.get(site)
-    if found is None:
-        raise ConfigError("--site", f"{site!a} is no site", suggestion(site, deployment.sites, "sites"))
-    return found.kind
-
-
-def _logs(site: str, process: str) -> None:
-    from tunnelswitch.telemetry.logs import set_up_logs
-
-    set_up_logs(context={"site": site, "process": process} if site else {"process": process})
 
 
 def _end_quietly_on_signals() -> None:

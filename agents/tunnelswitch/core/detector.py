@@ -59,7 +59,7 @@ class Detector:
             site: _Peer(Patience(limits, now), Path.UNKNOWN, now, Bus.UNKNOWN, now, now + grace, limits.window_seconds)
             for site in others
         }
-        self._grace_until = now + grace
+        self._grace_until = self._due_at = now + grace
         self._late_until = now
         self.lateness_seconds = 0.0
 
@@ -103,6 +103,7 @@ class Detector:
             self._measure(peer, now, missed)
         peer.heard_at, peer.allowed_seconds = now, self._window(peer, now)
         peer.silent_at = now + peer.allowed_seconds
+        self._due_by(peer.silent_at)
         if peer.bus is Bus.ALIVE:
             return False
         peer.bus, peer.bus_since = Bus.ALIVE, now
@@ -125,12 +126,14 @@ class Detector:
         peer.was_up |= path is Path.UP
         if path is Path.DOWN and not peer.was_up and now < self._grace_until:
             peer.down_at = self._grace_until
+            self._due_by(peer.down_at)
             return False
         if peer.path is Path.UP:
             peer.up_until = now
         if path is Path.UP and peer.path is Path.DOWN:
             peer.path, peer.path_since = Path.UNKNOWN, now
             peer.hold_until = now + HOLD_WINDOWS * self._configured_seconds
+            self._due_by(peer.hold_until)
             return True
         if path is Path.UP and peer.hold_until is not None:
             return False
@@ -164,21 +167,17 @@ class Detector:
     def abstains(self, now: float) -> bool:
         return now < self._late_until
 
-    def deadline(self) -> float | None:
-        """When an observation may change by the mere passing of time."""
-        first = float("inf")
-        for peer in self._peers.values():
-            if peer.bus is not Bus.SILENT and peer.silent_at < first:
-                first = peer.silent_at
-            if peer.hold_until is not None and peer.hold_until < first:
-                first = peer.hold_until
-            if peer.down_at is not None and peer.down_at < first:
-                first = peer.down_at
-        return first if first != float("inf") else None
+    def deadline(self) -> float:
+        """When an observation may change by the mere passing of time, or a little before: asked at every event, worked
+        out in `expire`. Infinity if none may."""
+        return self._due_at
+
+    def _due_by(self, at: float) -> None:
+        self._due_at = min(self._due_at, at)
 
     def expire(self, now: float) -> bool:
         """Let time pass. Returns whether an observation changed."""
-        changed = False
+        changed, self._due_at = False, float("inf")
         for peer in self._peers.values():
             if peer.bus is not Bus.SILENT and now >= peer.silent_at:
                 peer.bus, peer.bus_since, changed = Bus.SILENT, now, True
@@ -186,6 +185,11 @@ class Detector:
                 peer.path, peer.path_since, peer.hold_until, changed = Path.UP, now, None, True
             if peer.down_at is not None and now >= peer.down_at:
                 peer.path, peer.path_since, peer.down_at, changed = Path.DOWN, now, None, True
+            if peer.bus is not Bus.SILENT:
+                self._due_by(peer.silent_at)
+            for at in (peer.hold_until, peer.down_at):
+                if at is not None:
+                    self._due_by(at)
         return changed
 
     def observation(self, site: str, now: float) -> Observation:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tunnelswitch.core.actions import Action, Publish, ReadRecord
 from tunnelswitch.core.detector import Detector
-from tunnelswitch.core.events import LoopLate, PathChanged, RecordRead
+from tunnelswitch.core.events import DataPlaneSeen, LoopLate, PathChanged, RecordRead
 from tunnelswitch.core.facts import ClientsObservation, Epoch, GroupRecord, Heartbeat, ServiceStatus, Vote
 from tunnelswitch.core.freshness import Freshness
 from tunnelswitch.core.patience import Limits
@@ -85,6 +85,7 @@ class Member:
         self.stale_messages = 0
         self.services: Callable[[float], tuple[ServiceStatus, ...]] = lambda now: ()
         self.clients: Callable[[float], tuple[ClientsObservation, ...]] = lambda now: ()
+        self.marks: Callable[[], dict[str, Stamp]] = dict
         self._freshness = Freshness(timing.age_max_seconds)
         self._heard: dict[str, tuple[str, int]] = {}
         self._record_since: dict[str, float] = {}
@@ -104,6 +105,8 @@ class Member:
                 return self._hear(event, now)
             case PathChanged():
                 self._urgent |= self.detector.path(event.site, event.path, now)
+            case DataPlaneSeen():
+                self._urgent = True  # a mark may have risen, and somebody may be waiting for it
             case LoopLate():
                 self.detector.late(event.lateness_seconds, now)
             case Epoch() if event.record.group in self.records:
@@ -152,22 +155,17 @@ class Member:
     # ------------------------------------------------------------------ time
 
     def deadline(self) -> float:
-        times = [self._beat_at, self._poll_at]
-        silent = self.detector.deadline()
-        if silent is not None:
-            times.append(silent)
-        times.extend(self._vote_times())
-        return min(times)
+        return min(self._beat_at, self._poll_at, self.detector.deadline(), *self._vote_times())
 
     def _vote_times(self) -> list[float]:
         """When a vote that waits only for the stamp's age becomes one."""
         times = []
         last_beat = self._sent[-1][1] if self._sent else float("-inf")
         for name, record in self.records.items():
-            ripe = self._record_since[name] + self.detector.allowed_seconds(record.active)
-            if ripe > last_beat:
-                since = self.detector.down_since(record.active)
-                if since is not None and ripe > since:
+            since = self.detector.down_since(record.active)
+            if since is not None:
+                ripe = self._record_since[name] + self.detector.allowed_seconds(record.active)
+                if ripe > max(since, last_beat):
                     times.append(ripe)
         return times
 
@@ -204,7 +202,7 @@ class Member:
             interval_seconds=interval,
             late=self.detector.abstains(now),
             lateness_seconds=self.detector.lateness_seconds,
-            marks={name: record.stamp for name, record in self.records.items()},
+            marks=self.marks(),
             heard=dict(self._heard),
             observations=self.detector.observations(now),
             votes=self.votes(now),
@@ -213,10 +211,6 @@ class Member:
         )
 
     # ------------------------------------------------------------------ what it makes of it
-
-    def mark(self, group: str) -> Stamp | None:
-        record = self.records.get(group)
-        return record.stamp if record else None
 
     def votes(self, now: float) -> tuple[Vote, ...]:
         """This site's word on each group's active site. Down only if path and bus have both been gone while this very

@@ -6,6 +6,7 @@ from tunnelswitch.adapters.client_packets import ClientPackets
 from tunnelswitch.adapters.ovs_paths import OvsPaths
 from tunnelswitch.adapters.ovs_tunnels import OvsTunnels
 from tunnelswitch.config import Deployment
+from tunnelswitch.core.following import Follower
 from tunnelswitch.core.gate import Gate
 from tunnelswitch.core.gateway import SiteAgent
 from tunnelswitch.core.hosting import HostedGroup
@@ -29,21 +30,21 @@ async def run_agent(deployment: Deployment, site: str) -> None:
     hosted = tuple(
         HostedGroup(member, Gate(group, site, frame.ends(group))) for group in frame.groups if site in group.servers
     )
-    machine = ServerAgent(member, hosted) if hosted else SiteAgent(member)
+    followers = tuple(
+        Follower(member, Gate(group, site, frame.ends(group))) for group in frame.groups if site not in group.servers
+    )
+    machine = ServerAgent(member, hosted, followers) if hosted else SiteAgent(member, followers)
     database = frame.database()
-    on_database: list[Startable] = []
-    tunnels = None
-    if hosted:
-        tunnels = OvsTunnels(
-            database,
-            cluster=deployment.cluster.name,
-            site=site,
-            ends=tuple(end for group in hosted for end in frame.ends(group.group)),
-            groups=tuple(group.group.name for group in hosted),
-            allowed_bridges=frame.here.bridges,
-            emit=frame.emit,
-        )
-        on_database.append(tunnels)
+    tunnels = OvsTunnels(
+        database,
+        cluster=deployment.cluster.name,
+        site=site,
+        ends=tuple(end for group in frame.groups for end in frame.ends(group)),
+        groups=tuple(group.name for group in frame.groups),
+        allowed_bridges=frame.here.bridges,
+        emit=frame.emit,
+    )
+    on_database: list[Startable] = [tunnels]
     addresses = deployment.addresses()
     service_keys = frozenset(key for s in deployment.services.values() for key in (s.t2_key, s.t3_key))
     on_database.append(

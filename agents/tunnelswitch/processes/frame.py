@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -26,6 +26,7 @@ from tunnelswitch.core.events import DataPlaneLost, DataPlaneSeen
 from tunnelswitch.core.member import Timing
 from tunnelswitch.core.topology import Group, Tunnel, tunnel_ends
 from tunnelswitch.dataplane import MONITORED
+from tunnelswitch.errors import BusUnreachableError
 from tunnelswitch.processes.executor import Executor
 from tunnelswitch.processes.pump import Machine, Pump
 from tunnelswitch.telemetry.http import TelemetryServer
@@ -34,6 +35,9 @@ from tunnelswitch.telemetry.metrics import Metrics
 OVSDB_CONNECT_SECONDS = 1.0
 OVSDB_RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 3.0
+OPERATOR_CONNECT_SECONDS = 5.0
+
+_Part = TypeVar("_Part", bound="Startable")
 
 _log = structlog.get_logger("tunnelswitch.process")
 
@@ -216,10 +220,46 @@ def epoch_store(deployment: Deployment, *, source: str, preferred_url: str | Non
 
 
 @contextlib.asynccontextmanager
-async def _started(part: Startable) -> AsyncIterator[None]:
+async def operator_epochs(deployment: Deployment) -> AsyncIterator[NatsEpochs]:
+    """The epoch store as a person at any site uses it."""
+    async with _started(epoch_store(deployment, source="operator")) as epochs:
+        yield epochs
+
+
+@contextlib.asynccontextmanager
+async def operator_bus(
+    deployment: Deployment, kinds: Iterable[str], emit: Callable[[object], None]
+) -> AsyncIterator[NatsBus]:
+    """The bus as a person at any site uses it, connected.
+
+    Raises:
+        BusUnreachableError: no server lets us in.
+    """
+    cluster = deployment.cluster
+    connected = asyncio.Event()
+    bus = NatsBus(
+        cluster.nats_urls,
+        cluster=cluster.name,
+        source="operator",
+        kinds=kinds,
+        emit=emit,
+        credentials=cluster.credentials or None,
+        on_state=lambda url: connected.set() if url else None,
+    )
+    async with _started(bus):
+        try:
+            await asyncio.wait_for(connected.wait(), OPERATOR_CONNECT_SECONDS)
+        except TimeoutError:
+            remedy = "check cluster.nats_urls, the keys, and that nats-server runs"
+            raise BusUnreachableError("no NATS server lets us in", remedy) from None
+        yield bus
+
+
+@contextlib.asynccontextmanager
+async def _started(part: _Part) -> AsyncIterator[_Part]:
     await part.start()
     try:
-        yield
+        yield part
     finally:
         await _bounded(part.close)
 

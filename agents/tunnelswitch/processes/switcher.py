@@ -11,7 +11,7 @@ from tunnelswitch.core.switcher import Switcher
 from tunnelswitch.processes.executor import Executor
 from tunnelswitch.processes.frame import Frame, unix_offset_seconds
 
-HEARD = ("heartbeat", "epoch", "record", "proof", "move", "serving", "promote_failed")
+HEARD = ("heartbeat", "epoch", "record", "proof", "move", "drain", "serving", "promote_failed")
 
 
 async def run_switcher(deployment: Deployment, site: str) -> None:
