@@ -104,6 +104,11 @@ class Metrics:
         """NATS came or went."""
         self.families.bus_connected.set(connected)
 
+    def meta_leader(self, leader: str | None) -> None:
+        """JetStream's own leader was looked up; None: it is no site's node."""
+        for site in self._sites:
+            self.families.meta_leader.labels(site).set(site == leader)
+
     def watch_ovsdb(self, connected: Callable[[], bool]) -> None:
         """Ask at every scrape whether OVSDB answers."""
         self.families.ovsdb_connected.set_function(lambda: float(connected()))
