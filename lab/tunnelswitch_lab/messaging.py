@@ -1,4 +1,4 @@
-"""The lab's NATS cluster: one node per site, JetStream on three replicas, the accounts that `tunnelswitch pki init` made.
+"""The lab's NATS cluster: one node per site, JetStream on three replicas, the accounts of `tunnelswitch pki init`.
 
 It starts nodes, waits until the cluster can commit, and empties it between runs. What is said over it, and where the
 epochs' stream has its leader, is the agents' business. The lab itself has a key in each account that may do anything.

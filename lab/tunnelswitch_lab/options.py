@@ -21,8 +21,8 @@ class LabError(Exception):
 class LabOptions:
     """How a lab's agents are set up.
 
-    `realtime_priority` is 0 for the ordinary scheduler, or 1 to 99 for SCHED_FIFO in the agents. `tls`: on the bus, between
-    clients and nodes and between nodes.
+    `realtime_priority` is 0 for the ordinary scheduler, or 1 to 99 for SCHED_FIFO in the agents. `tls`: on the bus, to
+    the nodes and between them.
     """
 
     name: str = "lab"

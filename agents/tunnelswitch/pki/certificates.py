@@ -30,12 +30,14 @@ _BACKDATED = datetime.timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One certificate. `hosts` are the addresses and names that clients know a server by; a client has none."""
+    """One certificate. `hosts` are the addresses and names that clients know a server by; a client has none. `pinned`:
+    the other side trusts this very certificate and no other, and no authority is asked."""
 
     name: str
     hosts: tuple[str, ...] = ()
     server: bool = False
     client: bool = False
+    pinned: bool = False
 
 
 class Authority:
@@ -56,23 +58,12 @@ class Authority:
         if self._certificate.public_key() != self._key.public_key():
             raise PkiError(f"{key} is not the key of {certificate}", "bring back the two that belong together")
 
-    def issue(self, wanted: Wanted, key: Path, certificate: Path) -> None:
-        """Write a certificate for the key in a file.
-
-        Raises:
-            PkiError: the key cannot be used.
-            OSError: a file cannot be read or written.
-        """
-        uses = [ExtendedKeyUsageOID.SERVER_AUTH] * wanted.server + [ExtendedKeyUsageOID.CLIENT_AUTH] * wanted.client
-        public = load_or_make_key(key).public_key()
-        builder = (
-            _builder(_named(wanted.name), self._certificate.subject, public, CERTIFICATE_DAYS)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
-            .add_extension(x509.SubjectAlternativeName(_alternatives(wanted)), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-        )
-        _write(certificate, builder.sign(self._key, hashes.SHA256()), 0o644)
+    def sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
+        """The certificate, with this authority as its issuer."""
+        public = self._key.public_key()
+        identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(public)
+        vouched = builder.issuer_name(self._certificate.subject).add_extension(identifier, critical=False)
+        return vouched.sign(self._key, hashes.SHA256())
 
     def _self_signed(self, name: str) -> x509.Certificate:
         usage = dict.fromkeys(
@@ -89,12 +80,40 @@ class Authority:
         )
         public = self._key.public_key()
         return (
-            _builder(_named(name), _named(name), public, CA_DAYS)
+            _builder(_named(name), public, CA_DAYS)
+            .issuer_name(_named(name))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(x509.KeyUsage(key_cert_sign=True, crl_sign=True, **usage), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
             .sign(self._key, hashes.SHA256())
         )
+
+
+def certify(wanted: Wanted, key: Path, certificate: Path, authority: Authority | None) -> None:
+    """Write a certificate for the key in a file, which is made if there is none.
+
+    Args:
+        authority: None for one that vouches for itself.
+
+    Raises:
+        PkiError: the key cannot be used.
+        OSError: a file cannot be read or written.
+    """
+    uses = [ExtendedKeyUsageOID.SERVER_AUTH] * wanted.server + [ExtendedKeyUsageOID.CLIENT_AUTH] * wanted.client
+    own = load_or_make_key(key)
+    name, public = _named(wanted.name), own.public_key()
+    builder = (
+        _builder(name, public, CERTIFICATE_DAYS)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+        .add_extension(x509.SubjectAlternativeName(_alternatives(wanted)), critical=False)
+    )
+    if authority is None:
+        identifier = x509.SubjectKeyIdentifier.from_public_key(public)
+        signed = builder.issuer_name(name).add_extension(identifier, critical=False).sign(own, hashes.SHA256())
+    else:
+        signed = authority.sign(builder)
+    _write(certificate, signed, 0o644)
 
 
 def load_or_make_key(path: Path) -> ec.EllipticCurvePrivateKey:
@@ -143,13 +162,10 @@ def ends_soon(path: Path) -> datetime.datetime | None:
     return end if end - _now() < datetime.timedelta(days=RENEW_DAYS) else None
 
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, days: int
-) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, public: ec.EllipticCurvePublicKey, days: int) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .issuer_name(issuer)
         .public_key(public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(_now() - _BACKDATED)

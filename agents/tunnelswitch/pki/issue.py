@@ -17,7 +17,7 @@ from tunnelswitch.config import Deployment, Site
 from tunnelswitch.config.values import split_endpoint
 from tunnelswitch.errors import PkiError
 from tunnelswitch.pki import authorization
-from tunnelswitch.pki.certificates import Authority, Wanted, ends_soon
+from tunnelswitch.pki.certificates import Authority, Wanted, certify, ends_soon
 from tunnelswitch.pki.identities import identities
 
 ACCOUNTS = Path("nats/accounts.conf")
@@ -113,7 +113,7 @@ class _Issue:
         _folder(path.parent)
         (self._report.kept if key.exists() else self._report.made).append(self._name(key))
         (self._report.renewed if path.exists() else self._report.made).append(self._name(path))
-        authority.issue(wanted, key, path)
+        certify(wanted, key, path, None if wanted.pinned else authority)
 
     def _end(self, certificate: Path) -> None:
         if end := ends_soon(certificate):
@@ -124,13 +124,14 @@ class _Issue:
 
 
 def _certificates(site: str, description: Site) -> Iterator[Wanted]:
-    """A NATS node is a server to clients, and both to its like; an agent is a client of its site's OVSDB."""
+    """A NATS node is a server to clients, and both to its like. A site's OVSDB and its own processes are there for each
+    other alone: another site's certificate must not open it, whoever made both."""
     underlay = description.underlay_address
     bus = urlsplit(description.nats_url).hostname or underlay
     remote = split_endpoint(description.ovsdb.removeprefix("ssl:")) if description.ovsdb.startswith("ssl:") else None
     yield Wanted(f"{site}/nats", (underlay, bus), server=True, client=True)
-    yield Wanted(f"{site}/ovsdb", (underlay, remote[0] if remote else underlay), server=True)
-    yield Wanted(f"{site}/client", client=True)
+    yield Wanted(f"{site}/ovsdb", (underlay, remote[0] if remote else underlay), server=True, pinned=True)
+    yield Wanted(f"{site}/client", client=True, pinned=True)
 
 
 def _folder(path: Path, mode: int = 0o700) -> None:
