@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -104,7 +105,7 @@ class Node:
         command = ["setpriv", "--pdeathsig", "KILL", str(program), "-c", str(self.configuration)]
         log = self.configuration.with_suffix(".log")
         with log.open("wb") as out:
-            process = subprocess.Popen(command, stdout=out, stderr=out)
+            process = self._process = subprocess.Popen(command, stdout=out, stderr=out)
         try:
             end = time.monotonic() + 20
             while b"Server is ready" not in log.read_bytes():
@@ -115,6 +116,10 @@ class Node:
         finally:
             process.kill()
             process.wait()
+
+    def reload(self) -> None:
+        """As `nats-server --signal reload` does."""
+        self._process.send_signal(signal.SIGHUP)
 
     async def connect(self, identity: Identity, *, tls: bool = False, **options: Any) -> Voice:
         """A bare client of an identity."""

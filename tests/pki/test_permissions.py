@@ -20,6 +20,7 @@ from tunnelswitch.bus.connection import Connection
 from tunnelswitch.bus.samples import RECORD
 from tunnelswitch.bus.subjects import BY_NAME
 from tunnelswitch.pki.identities import STORE_API, Identity, identities, permissions
+from tunnelswitch.pki.issue import issue
 
 pytestmark = pytest.mark.nats
 
@@ -178,6 +179,30 @@ async def test_strangers_do_not_get_in(node: Node, tmp_path: Path, keyed: bool) 
     assert stranger.client is None
     assert "authorization violation" in str(logs[0]["errors"]).lower()
     assert logs[0]["remedy"].startswith("let the servers include the accounts.conf")
+
+
+async def test_a_lost_key_is_of_no_use_once_the_nodes_are_told(tmp_path: Path) -> None:
+    agent = who("primary/agent")
+    node = Node(tmp_path, DEPLOYMENT)
+    with node.running():
+        lost, other = [Access(seed=str(identity.seed(node.keys))) for identity in (agent, who("viewer"))]
+        thief, viewer = (
+            Connection([node.url], name=name, access=access) for name, access in (("t", lost), ("v", other))
+        )
+        for connection in (thief, viewer):
+            await connection.start()
+            await connection.wait_connected()
+        stolen = await thief.wait_connected()
+        agent.seed(node.keys).rename(tmp_path / "stolen.nk")
+        issue(DEPLOYMENT, node.keys)
+        node.reload()
+        async with asyncio.timeout(10):
+            await stolen.lost.wait()
+        assert viewer.client is not None
+        async with asyncio.timeout(10):
+            await thief.wait_connected()  # it reads the key anew, and here is the new one
+        await thief.close()
+        await viewer.close()
 
 
 # ------------------------------------------------------------------ what a server does for those it lets in
