@@ -124,7 +124,7 @@ NEVER_PUBLISH = {
         "tsw.v1.lab.decision.primary",
         "$KV.tunnelswitch-lab.voip",
         "$KV.tunnelswitch-lab.read.secondary-agent",
-        "_INBOX.operator-operator.x",
+        "_INBOX.operator.x",
     ],
     "gateway/agent": [
         "tsw.v1.lab.epoch.voip",
@@ -153,7 +153,7 @@ NEVER_HEAR = {
     "gateway/store": ["tsw.v1.lab.heartbeat.*", "$KV.tunnelswitch-lab.>", "_INBOX.operator-store.>"],
     "gateway/system": ["$SYS.>", "$SYS.ACCOUNT.*.CONNECT", "tsw.v1.lab.heartbeat.*"],
     "operator": ["_INBOX.primary-agent.>", "tsw.v1.other.>", "$KV.>"],
-    "viewer": ["_INBOX.operator-operator.>", "_INBOX.>", "tsw.v1.>", ">"],
+    "viewer": ["_INBOX.operator.>", "_INBOX.>", "tsw.v1.>", ">"],
 }
 
 

@@ -218,7 +218,8 @@ class Connection:
                     await client.listen(subject, handler)
                 await client.flush()
         except Exception as error:  # noqa: BLE001  whatever it is, the answer is another attempt; it is logged
-            self._errors[url] = client.reason or describe(error)
+            why = error.diagnostics() if isinstance(error, BusError) else describe(error)
+            self._errors[url] = client.reason or why
             await self._discard(client)
             return None
         except asyncio.CancelledError:

@@ -56,7 +56,7 @@ class Identity:
     @property
     def inbox(self) -> str:
         """The prefix of its inboxes."""
-        return f"_INBOX.{self.holder}-{self.role}"
+        return f"_INBOX.{self.name.replace('/', '-')}"
 
     @property
     def account(self) -> str:
