@@ -114,6 +114,11 @@ class Metrics:
         """Ask at every scrape how long each site may be silent."""
         self.windows.source = source
 
+    def meta_leader(self, leader: str | None) -> None:
+        """JetStream's own leader was looked up; None: it is no site's node."""
+        for site in self._sites:
+            self.families.meta_leader.labels(site).set(site == leader)
+
     def watch_ovsdb(self, connected: Callable[[], bool]) -> None:
         """Ask at every scrape whether OVSDB answers."""
         self.families.ovsdb_connected.set_function(lambda: float(connected()))
