@@ -12,7 +12,7 @@ from tunnelswitch.errors import BadMessageError
 
 AGENT = {"heartbeat", "checkpoint", "proof", "applied", "serving", "promote_failed", "traffic"}
 SWITCHER = {"applied", "decision", "epoch", "handover", "failover"}
-OPERATOR = {"move"}
+OPERATOR = {"move", "drain"}
 SAMPLES = {BY_TYPE[type(message)].name: message for message in samples.MESSAGES}
 
 
