@@ -187,10 +187,8 @@ class Frame:
             loop.add_signal_handler(number, stopped.set)
 
         def reasons() -> list[str]:
-            # Not every process watches tunnels; those that do not learn of a lost OVSDB here.
-            lost = f"OVSDB of {self.site}: {database.problem}" if "ovsdb" not in self.missing else None
-            gone = lost if not database.connected else None
-            return [*self.missing.values(), *(lacking for lacking in (gone, ready()) if lacking)]
+            lacking = ready()
+            return [*self.missing.values(), *([lacking] if lacking else [])]
 
         address = self.here.agent_metrics if self.kind == "agent" else self.here.switcher_metrics
         async with contextlib.AsyncExitStack() as stack:
