@@ -206,6 +206,27 @@ def test_a_path_that_flaps_while_the_bus_lives_moves_nothing(world: Story) -> No
     assert world.record.stamp.epoch == 1
 
 
+def test_gaps_like_those_before_are_no_reason_to_move_and_a_lost_host_is_noticed_all_the_same(world: Story) -> None:
+    world.run(2.0)  # nobody learns from the bustle of a start
+
+    def gap() -> None:
+        world.bus.stall("primary")
+        world.run(0.08)
+        world.bus.release("primary")
+        world.run(0.3)
+
+    gap()
+    for voter in ("secondary", "gateway"):
+        world.network.say(voter, "primary", Path.DOWN)
+    gap()
+    assert not world.moves, "the paths are down, but such a silence is nothing new"
+    lost_at = world.now
+    world.lose_host("primary")
+    world.run(2.0)
+    assert world.moves == [("secondary", Reason.SUSPICION)]
+    assert 0.08 < world.downtime(lost_at) < 0.2
+
+
 def test_gateway_that_lost_the_path_alone_asks_for_a_handover(world: Story) -> None:
     world.network.say("gateway", "primary", Path.DOWN)
     world.run(PATH_DOWN_SECONDS - 1.0)

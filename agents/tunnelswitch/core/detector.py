@@ -19,6 +19,8 @@ from tunnelswitch.core.patience import Limits, Patience
 # (and at least 2 s): probes need a moment to find each other.
 GRACE_WINDOWS = 20
 GRACE_SECONDS_MIN = 2.0
+# What a start does to a machine teaches nothing about it.
+BUSTLE_SECONDS = 2.0
 HOLD_WINDOWS = 3
 DOUBT_SECONDS = 10.0
 DOUBT_WINDOWS = 4
@@ -60,6 +62,7 @@ class Detector:
             for site in others
         }
         self._grace_until = self._due_at = now + grace
+        self._learns_from = now + BUSTLE_SECONDS
         self._late_until = now
         self.lateness_seconds = 0.0
 
@@ -99,7 +102,7 @@ class Detector:
             return False
         if peer.path is Path.DOWN and now - peer.path_since > self._configured_seconds:
             peer.doubt_until = now + DOUBT_SECONDS
-        if now >= self._grace_until:
+        if now >= self._learns_from:
             self._measure(peer, now, missed)
         peer.heard_at, peer.allowed_seconds = now, self._window(peer, now)
         peer.silent_at = now + peer.allowed_seconds

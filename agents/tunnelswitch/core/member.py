@@ -29,8 +29,8 @@ class Timing:
     """How fast failure is seen.
 
     `window_seconds` is interval x multiplier, not less than the floor: after so long a site is silent where nothing
-    else was measured. A word (a vote, a view, a status) is believed for as long as ever, however far the window for
-    silence has widened: a widened window makes conclusions later, never older.
+    else was measured. A switcher believes a word (a vote, a status) for as long as ever, however far windows for
+    silence have widened: they make conclusions later, never older.
     """
 
     interval_seconds: float

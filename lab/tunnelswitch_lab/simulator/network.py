@@ -12,6 +12,7 @@ class Network:
     """A full mesh of links, each cut by any number of faults, each direction by itself.
 
     Args:
+        detection_seconds: (site, other): how long BFD at `site` waits now before it gives up the path to `other`.
         tell_path: (site, other, state): BFD at `site` changed its word on the path to `other`.
     """
 
@@ -19,7 +20,7 @@ class Network:
         self,
         timeline: Timeline,
         sites: tuple[str, ...],
-        detection_seconds: float,
+        detection_seconds: Callable[[str, str], float],
         tell_path: Callable[[str, str, Path], None],
     ) -> None:
         self.sites = sites
@@ -92,12 +93,16 @@ class Network:
     def changed(self) -> None:
         """BFD notices after its detection time."""
         self.disturbed = bool(self._cut or self.unpowered)
-        self._timeline.after(self._detection_seconds, self._detect)
+        ways: dict[float, list[tuple[str, str]]] = {}
+        for way in self._bfd:
+            ways.setdefault(self._detection_seconds(*way), []).append(way)
+        for seconds, those in ways.items():
+            self._timeline.after(seconds, self._detect, those)
 
-    def _detect(self) -> None:
-        for (site, other), known in self._bfd.items():
+    def _detect(self, ways: Iterable[tuple[str, str]]) -> None:
+        for site, other in ways:
             state = Path.UP if self.connected(site, other) else Path.DOWN
-            if state is not known and site not in self.unpowered:
+            if state is not self._bfd[site, other] and site not in self.unpowered:
                 self.say(site, other, state)
 
     def say(self, site: str, other: str, state: Path) -> None:

@@ -59,7 +59,7 @@ class World:
         self.random = random.Random(seed)
         self.told = told
         delays = setup.delays
-        self.network = Network(timeline, setup.sites, setup.timing.window_seconds, self._path_changed)
+        self.network = Network(timeline, setup.sites, self._bfd_seconds, self._path_changed)
         self.bus = SimulatedBus(timeline, self.network, delays.bus, seed + 1)
         self.store = SimulatedStore(timeline, self.network, setup.replicas, delays, seed + 2)
         self.store.on_commit = self._committed
@@ -241,6 +241,15 @@ class World:
 
     def _tell_agent(self, site: str, event: object) -> None:
         self.tell(site, event)
+
+    def _bfd_seconds(self, site: str, other: str) -> float:
+        """As in production: the multiplier follows the window of the site's agent, or stays as it last was."""
+        timing = self.setup.timing
+        multiplier = round(timing.window_seconds / timing.interval_seconds)
+        if site in self.processes:
+            machine: Any = self.processes[site].machine
+            multiplier = machine.member.detector.multiplier(other, multiplier)
+        return timing.interval_seconds * multiplier
 
     def _path_changed(self, site: str, other: str, path: Path) -> None:
         if self.switches[site].up:
