@@ -148,6 +148,7 @@ def faults_(
     only: Annotated[list[str] | None, typer.Option(help="one fault; may be given more than once")] = None,
     listed: Annotated[bool, typer.Option("--list", help="name every fault and what it does, and end")] = False,
     detect: Detect = "20x3",
+    keep: Annotated[bool, typer.Option("--keep", help="keep the files of faults that passed, too")] = False,
     name: Name = "faults",
 ) -> None:
     """Carry out every fault of the matrix, and judge each by the packets that clients got."""
@@ -163,7 +164,7 @@ def faults_(
     lab = LabOptions(usable_layout(name).name, interval_seconds, multiplier)
     from tunnelswitch_lab.matrix.running import MatrixOptions, run_matrix
 
-    _finish(run_matrix(MatrixOptions(out, cases, lab)))
+    _finish(run_matrix(MatrixOptions(out, cases, lab, keep)))
 
 
 @app.command()

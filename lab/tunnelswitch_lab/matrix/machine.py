@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import os
 import resource
 import signal
@@ -186,8 +187,9 @@ class NoDescriptors:
     async def act(self, stage: Stage) -> None:
         pid = stage.bed.find(self.process).pid
         _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        taken = 1 + max(map(int, os.listdir(f"/proc/{pid}/fd")))  # noqa: PTH208  names are wanted
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard if self.lift else taken, hard))
+        taken = set(map(int, os.listdir(f"/proc/{pid}/fd")))  # noqa: PTH208  names are wanted
+        lowest_free = next(number for number in itertools.count() if number not in taken)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard if self.lift else lowest_free, hard))
 
     def __str__(self) -> str:
         return f"{self.process} {'has file descriptors again' if self.lift else 'is out of file descriptors'}"

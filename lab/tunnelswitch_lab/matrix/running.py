@@ -18,7 +18,8 @@ from typing import Any
 
 from rich.console import Console
 
-from tunnelswitch_lab import results
+from tunnelswitch_lab import layout as names
+from tunnelswitch_lab import netns, results
 from tunnelswitch_lab.experiment import ANSWER_SECONDS, CheckFailedError, client_tunnels, say, wait_protected
 from tunnelswitch_lab.matrix import report
 from tunnelswitch_lab.matrix.cases import PRIMARY, Case
@@ -28,7 +29,7 @@ from tunnelswitch_lab.matrix.steps import Stage
 from tunnelswitch_lab.measure.environment import describe_environment
 from tunnelswitch_lab.measure.events import read_events
 from tunnelswitch_lab.measure.runs import CAPTURE, EVENTS
-from tunnelswitch_lab.measure.story import moved_before
+from tunnelswitch_lab.measure.story import connected, moved_before
 from tunnelswitch_lab.options import LabError, LabOptions
 from tunnelswitch_lab.procs import Proc
 from tunnelswitch_lab.recording import SERVICE, Recording
@@ -38,7 +39,10 @@ from tunnelswitch_lab.workload.trace import read_trace_summary
 
 Progress = Callable[[str], object]
 
-_CALM_SECONDS = 1.0  # between protection and the fault
+_PATHS_SECONDS = 20.0
+# A BFD session that has just come up still has the detection time of one that is not (RFC 5880, 6.8.3).
+_CALM_SECONDS = 1.5
+_DYING_SECONDS = 0.5
 _ATTEMPTS = 3
 _PROGRAMS = ("agent-", "switcher-")
 _TROUBLES = (LabError, OSError, RuntimeError, TimeoutError)
@@ -50,11 +54,12 @@ class UnprovokedMoveError(Exception):
 
 @dataclass(frozen=True)
 class MatrixOptions:
-    """Which cases, in which lab, and where the results go."""
+    """Which cases, in which lab, and where the results go. `keep`: the files of cases that passed, too."""
 
     out: Path
     cases: Sequence[Case]
     lab: LabOptions = field(default_factory=lambda: LabOptions("faults"))
+    keep: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ async def run_matrix(options: MatrixOptions, progress: Progress = say) -> dict[s
 def _prepare(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for kept in ("failed", "running"):
+        for kept in ("failed", "passed", "running"):
             shutil.rmtree(out / kept, ignore_errors=True)
         for name in (report.SUMMARY, report.TABLE):
             (out / name).unlink(missing_ok=True)
@@ -131,10 +136,11 @@ async def _run_until_judged(
             continue
         except _TROUBLES as error:
             outcome = _undone(case, str(error))
-        if outcome.judgement.problems:
+        if outcome.judgement.problems or options.keep:
             await asyncio.to_thread(results.keep_logs, bed.layout, directory)
-            (options.out / "failed").mkdir(exist_ok=True)
-            directory.rename(options.out / "failed" / case.name.replace(":", "-"))
+            place = options.out / ("failed" if outcome.judgement.problems else "passed")
+            place.mkdir(exist_ok=True)
+            directory.rename(place / case.name.replace(":", "-"))
         shutil.rmtree(directory, ignore_errors=True)
         return _timed(outcome, time.monotonic() - started_at)
     return _undone(case, f"the group moved {_ATTEMPTS} times before the fault, last: {unprovoked[-1]}")
@@ -169,11 +175,13 @@ async def _run(bed: Testbed, case: Case, options: MatrixOptions, directory: Path
         await recording.start()
         await recording.wait_for_service(ANSWER_SECONDS)
         await wait_protected(recording)
+        await _wait_connected(recording)
         await asyncio.sleep(_CALM_SECONDS + random.uniform(0, PACKET_SPACING_SECONDS))
         spoken = _log_sizes(bed)
         fault_at, acts = await _carry_out(case, Stage(bed, recording), directory)
+        await asyncio.sleep(_DYING_SECONDS)
         living = _living(bed)
-        await asyncio.sleep(case.settle_seconds)
+        await asyncio.sleep(case.settle_seconds - _DYING_SECONDS)
         observed_seconds = time.time() - fault_at
         ended = [proc.name for proc in living if not proc.alive]
         tunnels = await client_tunnels(bed)
@@ -182,6 +190,13 @@ async def _run(bed: Testbed, case: Case, options: MatrixOptions, directory: Path
     return await asyncio.to_thread(
         _judge, case, directory, fault_at, observed_seconds, tunnels, ended, _spoken_since(bed, spoken), acts
     )
+
+
+async def _wait_connected(recording: Recording) -> None:
+    async def up() -> bool:
+        return connected(await asyncio.to_thread(recording.events, time.time() - 1), names.SITES)
+
+    await netns.wait_for(up, "paths between all sites", _PATHS_SECONDS, 0.25)
 
 
 async def _carry_out(case: Case, stage: Stage, directory: Path) -> tuple[float, list[tuple[float, str]]]:

@@ -76,6 +76,17 @@ def protected(events: Iterable[BusEvent]) -> bool:
     return {"active", "standby"} <= roles
 
 
+def connected(events: Iterable[BusEvent], sites: Sequence[str]) -> bool:
+    """Whether the latest heartbeats say that every one of these sites sees the path to every other one up."""
+    seen: dict[str, set[str]] = {}
+    for event in events:
+        observations = event.data.get("observations") if event.kind == "heartbeat" else None
+        if isinstance(observations, list):
+            up = {str(o.get("subject")) for o in observations if isinstance(o, dict) and o.get("path") == "up"}
+            seen[str(event.data.get("site"))] = up
+    return all(set(sites) - {site} <= seen.get(site, set()) for site in sites)
+
+
 def moved_before(events: Iterable[BusEvent], moment: float, active: str) -> str | None:
     """Why the group moved away from `active` before `moment`, or None when it did not."""
     for event in events:
