@@ -43,5 +43,5 @@ class Case:
     steps: tuple[Step, ...]
     expected: Expected = Expected()
     prepare: tuple[Step, ...] = ()
-    settle_seconds: float = 3.0
+    settle_seconds: float = 2.5
     hurts_bus: bool = False

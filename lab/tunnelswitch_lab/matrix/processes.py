@@ -80,7 +80,7 @@ def _switches() -> list[Case]:
                 f"kills {switch}, which is started again after {_BACK_SECONDS:g} s",
                 (Kill(switch), Wait(_BACK_SECONDS), StartSwitch(site)),
                 expected,
-                settle_seconds=4.0,
+                settle_seconds=3.5,
             ),
             _hangs(switch, expected),
         ]
@@ -93,7 +93,7 @@ def _databases() -> list[Case]:
 
 def _nodes() -> list[Case]:
     nodes = [f"nats-{site}" for site in names.SITES]
-    killed = [_killed(node, settle_seconds=4.0) for node in nodes]
+    killed = [_killed(node) for node in nodes]
     return [
         *killed,
         *(_hangs(node) for node in nodes),
