@@ -3,7 +3,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:/usr/sbin:/sbin:$(PATH)
 
-.PHONY: setup demo test lint faults bench simulate compose-test clean
+.PHONY: setup demo test lint faults bench simulate soak compose-test clean
 
 setup:
 	@sh deploy/setup
@@ -35,6 +35,12 @@ SCHEDULES ?= 100000
 FIRST_SEED ?= 0
 simulate: setup
 	@$(BIN)/tunnelswitch-lab simulate $(if $(SEED),--seed $(SEED),--schedules $(SCHEDULES) --first-seed $(FIRST_SEED))
+
+# Twice MINUTES under load in which nothing may fail over, then a lost host each. See docs/false-alarms.md.
+MINUTES ?= 10
+soak: setup
+	@$(BIN)/tunnelswitch-lab soak --load busy --minutes $(MINUTES) --out out/soak/busy
+	@$(BIN)/tunnelswitch-lab soak --load loss --minutes $(MINUTES) --out out/soak/loss
 
 # Builds and runs docker-compose.yml on an engine of its own; installs what that needs. See docs/containers.md.
 compose-test:

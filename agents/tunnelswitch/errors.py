@@ -4,14 +4,16 @@ TunnelswitchError
 ├── ConfigError                 the deployment file: names the key
 ├── BusError
 │   ├── BusUnreachableError     no NATS server answers
-│   └── BadMessageError         a message that is not ours, not JSON, too large or of another version
+│   └── BadMessageError         a message that is not ours, not JSON, too large, of another version or sender
 ├── EpochStoreError             the store did not answer in time
 │   ├── CommitRefusedError      another revision is there; nothing was written
 │   ├── CommitUnknownError      no answer; the write may land
 │   └── RecordMissingError      `init` has not been run, or the store was lost
+├── RefusedError                the switchers will not do what an operator asks, and say why
 ├── DataPlaneError              OVSDB is not there, or a bridge is not ours to use
 ├── ClientPacketsError          the clients' device cannot be watched
-└── DriverError                 a hook or hypervisor did not do as told
+├── DriverError                 a hook or hypervisor did not do as told
+└── PkiError                    keys and certificates cannot be made
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ class BusUnreachableError(BusError):
 
 
 class BadMessageError(BusError):
-    """A message that cannot be taken. `kind` is a metric label: not_json, too_large, version, type or invalid."""
+    """A message that cannot be taken. `kind` is a metric label: not_json, too_large, version, type, invalid, subject or
+    source."""
 
     def __init__(self, kind: str, problem: str, remedy: str = "") -> None:
         super().__init__(problem, remedy)
@@ -79,6 +82,10 @@ class RecordMissingError(EpochStoreError):
     """The group has no record."""
 
 
+class RefusedError(TunnelswitchError):
+    """An operator's wish was refused, or nobody answered it."""
+
+
 class DataPlaneError(TunnelswitchError):
     """OVSDB or a bridge."""
 
@@ -89,3 +96,7 @@ class ClientPacketsError(TunnelswitchError):
 
 class DriverError(TunnelswitchError):
     """The replication driver."""
+
+
+class PkiError(TunnelswitchError):
+    """Keys and certificates could not be made."""

@@ -1,4 +1,4 @@
-"""The command `tunnelswitch-lab`: demo, up, status, run, faults, bench, simulate, scenarios, down.
+"""The command `tunnelswitch-lab`: demo, up, status, run, faults, bench, soak, simulate, scenarios, down.
 
 It parses and prints. A user's mistake is one line with the remedy on standard error and exit status 2.
 """
@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -31,6 +31,7 @@ from tunnelswitch_lab.status import describe
 from tunnelswitch_lab.testbed import Testbed, check_machine, check_root, usable_layout
 
 _USAGE_STATUS = 2
+T = TypeVar("T")
 
 app = typer.Typer(
     help="The testbed on one machine: three sites with real switches, a real bus, and faults.",
@@ -42,6 +43,7 @@ app = typer.Typer(
 Name = Annotated[str, typer.Option(help="which lab; several may live at once")]
 Detect = Annotated[str, typer.Option(help="heartbeat and BFD interval in milliseconds x multiplier")]
 Workload = Annotated[str, typer.Option(help="what is protected: " + ", ".join(WORKLOADS))]
+Tls = Annotated[bool, typer.Option("--tls", help="encrypt the bus; keys and permissions it always has")]
 Interval = Annotated[
     float | None,
     typer.Option(min=1.0, help="milliseconds from checkpoint to checkpoint; by default 25 for a process, 100 for a vm"),
@@ -55,11 +57,12 @@ def up(
     realtime: Annotated[int, typer.Option(min=0, max=99, help="SCHED_FIFO priority of the agents; 0: none")] = 0,
     workload: Workload = "process",
     checkpoint_interval: Interval = None,
+    tls: Tls = False,
     agents: Annotated[bool, typer.Option("--agents/--no-agents", help="also start the service and the agents")] = True,
 ) -> None:
     """Build a lab and leave it up."""
     interval_seconds, multiplier = parse_detect(detect)
-    options = LabOptions(name, interval_seconds, multiplier, realtime, *_protected(workload, checkpoint_interval))
+    options = LabOptions(name, interval_seconds, multiplier, realtime, *_protected(workload, checkpoint_interval), tls)
     _finish(_up(options, agents))
 
 
@@ -124,6 +127,7 @@ def run_series(
     detect: Detect = "20x3",
     runs: Annotated[int, typer.Option(min=1, max=1000, help="how many times")] = 1,
     name: Name = "lab",
+    tls: Tls = False,
     realtime: Annotated[bool, typer.Option("--realtime/--no-realtime", help="SCHED_FIFO for all of ours")] = False,
     keep_failed: Annotated[bool, typer.Option("--keep-failed", help="stop at a failed run, leave the lab up")] = False,
 ) -> None:
@@ -136,7 +140,8 @@ def run_series(
     interval_seconds, multiplier = parse_detect(detect)
     check_machine()
     usable_layout(name)
-    lab = LabOptions(name, interval_seconds, multiplier, DEFAULT_REALTIME_PRIORITY if realtime else 0, *protected)
+    priority = DEFAULT_REALTIME_PRIORITY if realtime else 0
+    lab = LabOptions(name, interval_seconds, multiplier, priority, *protected, tls)
     from tunnelswitch_lab.experiment import run_experiment  # measuring needs much that up and down do not
 
     _finish(run_experiment(RunOptions(lab, fault, out, runs, keep_failed)))
@@ -180,6 +185,30 @@ def bench(
     from tunnelswitch_lab.bench.run import BenchOptions, run_bench
 
     _finish(run_bench(BenchOptions(out, runs, tuple(only or ()), name)))
+
+
+@app.command()
+def soak(
+    load: Annotated[str, typer.Option(help="busy: all cores saturated; loss: 5 % loss and 10 ms jitter; none")],
+    out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/soak"),
+    minutes: Annotated[float, typer.Option(min=0.05, max=1440, help="how long nothing may happen")] = 10.0,
+    detect: Detect = "10x3",
+    name: Name = "soak",
+) -> None:
+    """Load for minutes, in which nothing may fail over; then a lost host. Exit status 1 if it is not so."""
+    from tunnelswitch_lab.soak.loads import check_load
+    from tunnelswitch_lab.soak.report import lines
+    from tunnelswitch_lab.soak.run import SoakOptions, run_soak
+
+    check_load(load)
+    interval_seconds, multiplier = parse_detect(detect)
+    check_machine()
+    usable_layout(name)
+    lab = LabOptions(name, interval_seconds, multiplier)
+    summary = _finish(run_soak(SoakOptions(lab, load, out, minutes)))
+    print("\n".join(lines(summary, out)))
+    if summary["problems"]:
+        raise SystemExit(1)
 
 
 @app.command()
@@ -242,11 +271,11 @@ async def _up(options: LabOptions, with_agents: bool) -> None:
     print(f"lab {options.name!r} is up; tunnelswitch-lab status --name {options.name} says what is where")
 
 
-def _finish(work: Coroutine[Any, Any, object]) -> None:
+def _finish(work: Coroutine[Any, Any, T]) -> T:
     # asyncio turns SIGINT into a cancellation, and that cleans up; a polite end deserves the same.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        asyncio.run(work)
+        return asyncio.run(work)
     except KeyboardInterrupt:
         print("tunnelswitch-lab: interrupted", file=sys.stderr)
         raise SystemExit(130) from None

@@ -101,7 +101,7 @@ async def _run_all(
             progress(f"{head}: service and agents")
             try:
                 await _start(bed, options, fresh=fresh and number == attempt == 1)
-                files = await _run(bed, fault, options, number, _under(head, progress))
+                files = await run_once(bed, fault, options, number, _under(head, progress))
                 break
             except LabError as error:
                 await _keep_logs(bed, options, number)
@@ -140,7 +140,7 @@ async def _start(bed: Testbed, options: RunOptions, *, fresh: bool) -> None:
     await bed.start_agents(options.lab)
 
 
-async def _run(bed: Testbed, fault: Fault, options: RunOptions, number: int, progress: Progress) -> RunFiles:
+async def run_once(bed: Testbed, fault: Fault, options: RunOptions, number: int, progress: Progress) -> RunFiles:
     """One run in a lab whose service and agents were just started; returns what it recorded.
 
     Raises UnprovokedMoveError when the group moved by itself before the fault.

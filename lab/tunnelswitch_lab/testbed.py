@@ -232,7 +232,7 @@ class Testbed:
                 for site in self.layout.sites:
                     node = nodes[site.name]
                     if node is None or not node.alive:
-                        messaging.start(self.layout, site, self._spawn_for_site)
+                        messaging.start(self.layout, site, self._spawn_for_site, tls=self.options.tls)
                 await self._wait_usable(lambda _: None)
                 await messaging.wipe(self.layout)
             except (OSError, RuntimeError, TimeoutError) as error:
@@ -245,6 +245,7 @@ class Testbed:
     async def _build(self, progress: Progress) -> None:
         self._state.save()
         deployment.write(self.layout, self.options)
+        messaging.make_keys(self.layout)
         for site in self.layout.sites:
             site.directory.mkdir()
         progress("namespaces and cables")
@@ -254,7 +255,7 @@ class Testbed:
         await asyncio.gather(*(switches.start(site, self._spawn_for_site) for site in self.layout.sites))
         progress("message bus")
         for site in self.layout.sites:
-            messaging.start(self.layout, site, self._spawn_for_site)
+            messaging.start(self.layout, site, self._spawn_for_site, tls=self.options.tls)
         await self._wait_usable(progress)
         self._state.ready = True
         self._state.save()

@@ -25,7 +25,12 @@ async def mesh(databases: dict[str, Database], events: Events) -> AsyncIterator[
     """Makes the adapter of a site; the gateway's tells `events`."""
     made: list[OvsPaths] = []
 
-    def make(site: str, interval_seconds: float = 0.05, probe_bridge: str = "br-probe") -> OvsPaths:
+    def make(
+        site: str,
+        interval_seconds: float = 0.05,
+        probe_bridge: str = "br-probe",
+        widened: Callable[[str], int] | None = None,
+    ) -> OvsPaths:
         made.append(
             OvsPaths(
                 databases[site],
@@ -37,6 +42,7 @@ async def mesh(databases: dict[str, Database], events: Events) -> AsyncIterator[
                 interval_seconds=interval_seconds,
                 multiplier=3,
                 service_keys=(2, 3),
+                widened=widened,
                 emit=events.append if site == "gateway" else lambda event: None,
             )
         )
@@ -47,8 +53,10 @@ async def mesh(databases: dict[str, Database], events: Events) -> AsyncIterator[
         await one.close()
 
 
-async def start_all(mesh: Callable[..., OvsPaths], events: Events) -> dict[str, OvsPaths]:
-    paths = {site: mesh(site) for site in ADDRESSES}
+async def start_all(
+    mesh: Callable[..., OvsPaths], events: Events, widened: Callable[[str], int] | None = None
+) -> dict[str, OvsPaths]:
+    paths = {site: mesh(site, widened=widened) for site in ADDRESSES}
     for one in paths.values():
         await one.start()
     for site in ("primary", "secondary"):
@@ -106,6 +114,25 @@ async def test_what_was_changed_or_deleted_by_hand_is_repaired(
     switch.vsctl("del-br", "br-probe")
     await events.until(lambda event: event == PRIMARY_UNKNOWN, "gone")
     await events.until(lambda event: event == PRIMARY_UP, "made again")
+
+
+async def test_multipliers_are_followed_without_a_word_about_the_path(
+    bed: Bed, mesh: Callable[..., OvsPaths], events: Events
+) -> None:
+    wanted = {"primary": 3, "secondary": 3, "gateway": 3}
+    await start_all(mesh, events, wanted.__getitem__)
+    events.clear()
+    wanted["primary"] = 24
+    switch = bed.switches["gateway"]
+
+    def multiplier(port: str) -> str:
+        return switch.vsctl("get", "interface", port, "bfd:mult").strip('"')
+
+    await until(lambda: multiplier("bfd-primary") == "24", "the wider multiplier")
+    assert multiplier("bfd-secondary") == "3"
+    assert not events, "the session went on"
+    await bed.wan.set_down("primary")
+    await events.until(lambda event: event == PRIMARY_DOWN, "down all the same")
 
 
 async def test_timers_follow_the_configuration_and_left_over_probes_go(

@@ -107,6 +107,27 @@ async def test_right_rows_that_nobody_follows_are_not_applied(bed: Bed, tunnels:
     assert isinstance(await gateway.apply(switch_to(stamp(2), stamp(2), add=(T3,))), SwitchApplied)
 
 
+async def test_a_repair_that_was_given_up_and_lands_late_leaves_no_second_tunnel(
+    bed: Bed, tunnels: Callable[[str], OvsTunnels]
+) -> None:
+    """OVSDB hangs: a repair under the stamp in force is given up, and the next decision is made without its tunnel."""
+    gateway = tunnels("gateway")
+    await gateway.apply(switch_to(stamp(1)))
+    server = bed.switches["gateway"]._processes["ovsdb-server"]
+    server.send_signal(signal.SIGSTOP)
+    try:
+        repair = replace(switch_to(stamp(1), stamp(1), add=(T2,), remove=(T3,)), deadline_seconds=0.05)
+        assert isinstance(await gateway.apply(repair), SwitchFailed)
+        move = asyncio.create_task(gateway.apply(switch_to(stamp(2), stamp(1), add=(T3,), remove=(T2,))))
+        await asyncio.sleep(0.05)
+    finally:
+        server.send_signal(signal.SIGCONT)
+    done = await move
+    assert isinstance(done, SwitchApplied), done
+    assert done.present == {T3.interface}
+    assert bed.switches["gateway"].vsctl("list-ports", "br-svc").split() == ["svc0", T3.interface]
+
+
 async def test_a_port_of_somebody_else_is_never_touched(
     bed: Bed, tunnels: Callable[[str], OvsTunnels], events: Events
 ) -> None:

@@ -56,6 +56,12 @@ def test_the_floor_holds_the_window_up() -> None:
     assert deployment.detection.window_seconds == 0.5
 
 
+def test_the_ceiling_is_the_fence_unless_it_is_given() -> None:
+    assert parse(EXAMPLE, "test.toml").detection.limits.ceiling_seconds == 1.0
+    given = changed("fence_after_seconds = 1.0", "fence_after_seconds = 1.0\nceiling_seconds = 0.3")
+    assert parse(given, "test.toml").detection.limits.ceiling_seconds == 0.3
+
+
 def test_immutable() -> None:
     deployment = parse(EXAMPLE, "test.toml")
     with pytest.raises(AttributeError):
@@ -161,6 +167,20 @@ CASES = {
         "detection.fence_after_seconds: 0.05 is shorter than the detection window of 0.06 s; "
         "let it be at least interval_seconds x multiplier and floor_seconds",
     ),
+    "ceiling below the window": (
+        changed("fence_after_seconds = 1.0", "fence_after_seconds = 1.0\nceiling_seconds = 0.05"),
+        "detection.ceiling_seconds: 0.05 is shorter than the detection window of 0.06 s; "
+        "let it be at least interval_seconds x multiplier and floor_seconds",
+    ),
+    "ceiling above the fence": (
+        changed("fence_after_seconds = 1.0", "fence_after_seconds = 1.0\nceiling_seconds = 1.5"),
+        "detection.ceiling_seconds: 1.5 is longer than fence_after_seconds, 1; "
+        "lower it or raise the other: an active would have closed itself before anybody takes over",
+    ),
+    "no budget": (
+        changed("fence_after_seconds = 1.0", "fence_after_seconds = 1.0\nfalse_silences_per_day = 0.0"),
+        "detection.false_silences_per_day: is 0.0; give a number from 0.001 to 1000",
+    ),
     "ovsdb": (
         changed("unix:/run/openvswitch/secondary/db.sock", "/run/db.sock"),
         'sites.secondary.ovsdb: "/run/db.sock" is not an OVSDB remote; '
@@ -178,6 +198,19 @@ CASES = {
     "secret in a URL": (
         changed('"nats://10.9.0.1:4222",', '"nats://me:hush@10.9.0.1:4222",'),
         "cluster.nats_urls: a URL holds a user or password; keep secrets in the file that cluster.credentials names",
+    ),
+    "two ways in": (
+        changed("# keys = ", 'credentials = "/x.creds"\nkeys = '),
+        "cluster.keys: is given, and cluster.credentials too; "
+        "remove one: keys is a directory with an nkey for each identity, credentials one file for all",
+    ),
+    "TLS without an authority": (
+        changed('# tls = { ca = "/etc/tunnelswitch/pki/ca.crt" }', 'tls = { ca = "" }'),
+        "cluster.tls.ca: is empty; give the path of a PEM file",
+    ),
+    "a person as a site": (
+        changed("[sites.gateway]", "[sites.viewer]").replace('"gateway"]', '"viewer"]'),
+        "sites.viewer: is not a site's name; give it another one: people's keys are kept under this one",
     ),
     "empty command": (
         changed('promote = ["/usr/local/lib/pbx/promote"]', "promote = []"),
@@ -368,6 +401,7 @@ def _tables(cls: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
             "Service",
             "Detection",
             "Runtime",
+            "ClusterTls",
             "Tls",
             "Policy",
             "Exec",
@@ -388,6 +422,7 @@ def test_every_key_is_documented() -> None:
     sections = _documented_sections()
     titles = {
         "cluster": config.Cluster,
+        "cluster.tls": config.ClusterTls,
         "sites.NAME": config.Site,
         "sites.NAME.tls": config.Tls,
         "groups.NAME": config.Group,

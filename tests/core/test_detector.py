@@ -6,13 +6,15 @@ import pytest
 
 from tunnelswitch.core.detector import DOUBT_SECONDS, DOUBT_WINDOWS, GRACE_SECONDS_MIN, HOLD_WINDOWS, Detector
 from tunnelswitch.core.facts import Bus, Path
+from tunnelswitch.core.patience import Limits
 
 WINDOW = 0.03
+LIMITS = Limits(interval_seconds=0.01, window_seconds=WINDOW, ceiling_seconds=0.5)
 
 
 @pytest.fixture
 def detector() -> Detector:
-    detector = Detector(("a", "b"), window_seconds=WINDOW, now=0.0)
+    detector = Detector(("a", "b"), limits=LIMITS, now=0.0)
     detector.heard("a", 1.0)
     detector.path("a", Path.UP, 1.0)
     return detector
@@ -109,3 +111,67 @@ def test_sites_that_are_none_of_ours_are_ignored(detector: Detector) -> None:
     assert not detector.heard("stranger", 1.0)
     assert not detector.path("stranger", Path.DOWN, 1.0)
     assert detector.down_since("stranger") is None
+
+
+# ---------------------------------------------------------------------- windows that widen
+
+
+def beats(detector: Detector, begin: float, *gaps: float) -> float:
+    """Heartbeats of `a`, so far apart, beginning after the grace. Returns when the last came."""
+    now = begin
+    detector.heard("a", now)
+    for gap in gaps:
+        now += gap
+        detector.expire(now)
+        detector.heard("a", now)
+    return now
+
+
+def test_a_window_widens_to_the_gaps_of_a_live_site_and_of_that_site_alone(detector: Detector) -> None:
+    now = beats(detector, 3.0, 0.01, 0.08, 0.01)
+    window = detector.window_seconds("a")
+    assert window >= 0.08
+    assert detector.window_seconds("b") == WINDOW
+    assert not detector.expire(now + window - 0.001)
+    assert detector.expire(now + window)
+    assert detector.allowed_seconds("a") == window
+
+
+def test_gaps_of_the_start_teach_nothing(detector: Detector) -> None:
+    beats(detector, 1.1, 0.08, 0.05)
+    assert detector.window_seconds("a") == WINDOW
+
+
+def test_a_process_that_died_in_between_teaches_nothing(detector: Detector) -> None:
+    now = beats(detector, 3.0, 0.01)
+    detector.heard("a", now + 0.2, missed=None)
+    assert detector.window_seconds("a") == WINDOW
+
+
+def test_own_sleep_teaches_nothing(detector: Detector) -> None:
+    now = beats(detector, 3.0, 0.01)
+    detector.late(0.2, now + 0.2)
+    detector.heard("a", now + 0.2, missed=12)
+    assert detector.window_seconds("a") == WINDOW
+    assert detector.patience()["a"].lost_ratio == 0.0
+
+
+def test_a_sleep_that_is_short_beside_a_widened_window_is_left_out_of_the_silence() -> None:
+    detector = Detector(("a",), limits=LIMITS, now=0.0)
+    now = beats(detector, 3.0, 0.3)
+    window = detector.allowed_seconds("a")
+    assert window > 0.29
+    for number in range(1, 4):
+        assert not detector.late(0.05, now + 0.08 * number), "nothing is void"
+    assert not detector.abstains(now + 0.24)
+    assert not detector.expire(now + window + 0.14)
+    assert detector.expire(now + window + 0.151)
+
+
+def test_a_doubted_path_never_asks_for_more_than_the_ceiling() -> None:
+    detector = Detector(("a",), limits=Limits(0.01, WINDOW, ceiling_seconds=2 * WINDOW), now=0.0)
+    detector.heard("a", 3.0)
+    detector.path("a", Path.UP, 3.0)
+    detector.path("a", Path.DOWN, 3.0)
+    detector.heard("a", 3.0 + 1.5 * WINDOW)
+    assert detector.allowed_seconds("a") == 2 * WINDOW

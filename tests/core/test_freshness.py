@@ -33,6 +33,23 @@ def test_a_replayed_backlog_is_too_old() -> None:
     assert freshness.check("a", "i1", 90, 101.0, 8.0) is None
 
 
+def test_one_old_heartbeat_of_an_unknown_incarnation_does_not_deafen_for_ever() -> None:
+    freshness = Freshness(AGE_MAX)
+    assert freshness.check("a", "now", 500, 100.0, 7.0) is None
+    assert freshness.check("a", "before", 3, 90.0, 7.001) is None
+    late = [freshness.check("a", "now", 501 + n, 100.01 + n * 0.01, 7.01 + n * 0.01) for n in range(100)]
+    assert late[-1] is None
+
+
+def test_a_sender_whose_clock_stood_still_is_heard_again() -> None:
+    """A virtual machine that was suspended: its monotonic clock is behind for good."""
+    freshness = Freshness(AGE_MAX)
+    assert freshness.check("a", "i", 1, 100.0, 7.0) is None
+    later = [freshness.check("a", "i", 2 + n, 100.01 + n * 0.01, 12.01 + n * 0.01) for n in range(400)]
+    assert later[0] is Stale.AGE
+    assert later[-1] is None
+
+
 @given(offset=st.floats(-1e6, 1e6), delays=st.lists(st.floats(0, AGE_MAX * 0.9), min_size=1, max_size=50))
 def test_delays_below_the_limit_are_accepted_whatever_the_clocks_say(offset: float, delays: list[float]) -> None:
     freshness = Freshness(AGE_MAX)

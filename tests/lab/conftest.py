@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from running_lab import Running
 
 from tunnelswitch_lab import netns, procs, teardown
 from tunnelswitch_lab.layout import Layout
@@ -84,3 +85,16 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
     return call
+
+
+@pytest.fixture
+async def running(new_name: Callable[[], str]) -> AsyncIterator[Running]:
+    bed = await Testbed.up(LabOptions(new_name(), 0.03, 3, tls=True), lambda step: None)
+    await bed.start_service(25.0)
+    await bed.start_agents()
+    lab = Running(bed)
+    await lab.until_protected()
+    await lab.until_paths_up()
+    yield lab
+    lab.client.close()
+    await bed.down()

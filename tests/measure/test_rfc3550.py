@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tunnelswitch_lab.measure.gaps import largest_gap
@@ -112,12 +112,13 @@ def test_bad_parameters_are_refused() -> None:
 def write_capture(path: Path, seed: int) -> None:
     """Twenty seconds of a call with loss, jitter, reordering, an outage and a wrap of the sequence number.
 
-    Nothing is lost or reordered at the begin and at the wrap: tshark 4.0 takes a late packet there for another cycle.
+    Nothing is lost or reordered at the begin and at the wrap, where tshark 4.0 takes a late packet for another cycle,
+    nor at the end, where it counts only up to the packet that came last.
     """
     rng = random.Random(seed)
     arrivals = []
     for number in range(1000):
-        calm = number < 5 or abs(number - 536) < 5
+        calm = number < 5 or abs(number - 536) < 5 or number >= 990
         if (rng.random() < 0.02 and not calm) or 400 <= number < 420:
             continue
         delay_ns = rng.randrange(50_000_000) if rng.random() < 0.03 and not calm else rng.randrange(8_000_000)
@@ -130,6 +131,7 @@ def write_capture(path: Path, seed: int) -> None:
 
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 10_000))
+@example(seed=5006)
 def test_tshark_agrees(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("capture") / "call.pcap"
     write_capture(path, seed)

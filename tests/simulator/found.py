@@ -1,6 +1,7 @@
-"""Which seed and which invariant find each planted bug. `found.json` holds the last search.
+"""Which seed and which invariant find each planted bug: `found.json` holds the last search, docs/simulator.md shows it.
 
     python tests/simulator/found.py [NAME ...]      searches again for these, or for all
+    python tests/simulator/found.py --table         only writes the table
 
 A search takes the first seeds in order, until one breaks a rule.
 """
@@ -23,6 +24,8 @@ from tunnelswitch_lab.simulator.schedule import draw
 
 FOUND = Path(__file__).with_name("found.json")
 SEEDS_MAX = 20_000
+PAGE = Path(__file__).parents[2] / "docs" / "simulator.md"
+BEGIN, END = "<!-- generated: planted bugs -->", "<!-- end of generated -->"
 
 
 def search(name: str, seeds: range = range(SEEDS_MAX)) -> dict[str, object] | None:
@@ -41,8 +44,20 @@ def read() -> dict[str, dict[str, object]]:
     return loaded
 
 
+def table() -> str:
+    """The page with the table of what is found."""
+    rows = [f"| {name} | {result['seed']} | {result['rule']} |" for name, result in read().items()]
+    head, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+    tail = rest.split(END)[1]
+    lines = ["| planted bug | seed | found by |", "|---|---|---|", *rows]
+    return "\n".join([f"{head}{BEGIN}", "", *lines, "", f"{END}{tail}"])
+
+
 def main(names: list[str]) -> int:
     """Search, write, and say what was not found."""
+    if names == ["--table"]:
+        PAGE.write_text(table(), encoding="utf-8")
+        return 0
     found = {} if not names else read()
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         chosen = names or list(PLANTED)
@@ -53,6 +68,7 @@ def main(names: list[str]) -> int:
             if result:
                 found[name] = result
     FOUND.write_text(json.dumps({name: found[name] for name in PLANTED if name in found}, indent=1) + "\n")
+    PAGE.write_text(table(), encoding="utf-8")
     return len(chosen) - sum(name in found for name in chosen)
 
 

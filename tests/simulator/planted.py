@@ -11,6 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 from planted_parts import PARTS
+from planted_sites import SITES
 
 from tunnelswitch.core import algorithm1, certificate, evidence, facts, quorum, topology
 from tunnelswitch.core.certificate import Certificate
@@ -26,7 +27,7 @@ from tunnelswitch.core.member import Member
 from tunnelswitch.core.stamp import Stamp
 
 Plant = Callable[[], contextlib.AbstractContextManager[Any]]
-PLANTED: dict[str, Plant] = dict(PARTS)
+PLANTED: dict[str, Plant] = {**PARTS, **SITES}
 
 
 def plant(name: str) -> Callable[[Callable[[], Iterator[None]]], Callable[[], Iterator[None]]]:

@@ -11,6 +11,7 @@ import pytest
 
 from tunnelswitch.config import load
 from tunnelswitch.core import actions, events, facts
+from tunnelswitch.core.detector import Detector
 from tunnelswitch.core.facts import GroupRecord, Protection, Reason
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.telemetry.metrics import Metrics
@@ -234,6 +235,7 @@ def test_the_rest() -> None:
     made.observe(events.LoopLate(0.02), 1.0)
     made.observe(events.PathChanged("primary", facts.Path.UP), 1.0)
     made.observe(events.LeaderSeen("gateway"), 1.0)
+    made.meta_leader("secondary")
     for action in ("refuse", "alarm", "commit"):
         made.observe(actions.Publish(facts.Decision("gateway", "voip", Stamp(1, "a"), action, "why")), 1.0)
     made.observe(object(), 1.0)
@@ -249,7 +251,42 @@ def test_the_rest() -> None:
     assert value(made, "loop_lateness_seconds_count") == 1
     assert value(made, "path_up", site="primary") == 1
     assert value(made, "stream_leader", site="gateway") == 1
+    assert value(made, "meta_leader", site="secondary") == 1
+    made.meta_leader(None)
+    assert value(made, "meta_leader", site="secondary") == 0
     assert value(made, "refusals_total", group="voip") == value(made, "alarms_total", group="voip") == 1
+
+
+def test_windows_are_read_from_their_owner_at_a_scrape() -> None:
+    made = metrics("gateway", "agent")
+    assert value(made, "detection_ceiling_seconds") == 1.0
+    assert value(made, "false_silences_budget_per_day") == 1.0
+    assert value(made, "detection_window_seconds", site="primary") is None
+    detector = Detector(("primary",), limits=DEPLOYMENT.detection.limits, now=0.0)
+    made.watch_windows(detector.patience)
+    for now, missed in ((5.0, None), (5.02, 0), (5.32, 1)):
+        detector.expire(now)
+        detector.heard("primary", now, missed=missed)
+    window = value(made, "detection_window_seconds", site="primary")
+    assert window == value(made, "detection_window_wanted_seconds", site="primary") == pytest.approx(0.3, rel=0.2)
+    assert value(made, "heartbeat_age_worst_ratio", site="primary", since="minute") == pytest.approx(5)
+    assert value(made, "heartbeat_age_worst_ratio", site="primary", since="start") == pytest.approx(5)
+    assert value(made, "false_silences_total", site="primary") == 1
+    assert value(made, "heartbeats_lost_ratio", site="primary") == pytest.approx(1 / 3)
+    expected = value(made, "false_silences_expected_per_day", site="primary")
+    assert expected is not None
+    assert expected > 0
+
+
+def test_flaps_are_counted() -> None:
+    made = metrics("gateway", "agent")
+    assert value(made, "path_downs_total", site="primary") == 0
+    for path in (facts.Path.DOWN, facts.Path.UP, facts.Path.DOWN, facts.Path.UNKNOWN):
+        made.observe(events.PathChanged("primary", path), 1.0)
+    assert value(made, "path_downs_total", site="primary") == 2
+    for connected in (True, False, True):
+        made.bus_state(connected)
+    assert value(made, "bus_connections_total") == 2
 
 
 def test_processes_of_one_interpreter_do_not_share() -> None:

@@ -8,8 +8,10 @@ that its own ovs-vswitchd has died: the last status then stays in OVSDB.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import structlog
 
@@ -55,6 +57,7 @@ class OvsPaths:
         probe_bridge: made if it is not there; one that is there and not ours is refused.
         like_bridges: the first of these that exists gives the probe bridge its datapath type.
         interval_seconds, multiplier: BFD's; a path is down after their product.
+        widened: what the multiplier to a peer shall be now; asked once a second. By default it stays.
         service_keys: every GRE key in the whole deployment that a probe must not use.
     """
 
@@ -71,6 +74,7 @@ class OvsPaths:
         multiplier: int,
         emit: Emit,
         service_keys: Iterable[int] = (),
+        widened: Callable[[str], int] | None = None,
     ) -> None:
         interval = str(max(1, round(interval_seconds * 1000)))
         bfd = {"enable": "true", "min_tx": interval, "min_rx": interval, "mult": str(multiplier)}
@@ -93,6 +97,8 @@ class OvsPaths:
         self._bridge = probe_bridge
         self._like = tuple(like_bridges)
         self._emit = emit
+        self._widened = widened
+        self._before: dict[str, GreEnd] = {}
         self._told: dict[str, Path] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._repair = asyncio.Event()
@@ -146,7 +152,9 @@ class OvsPaths:
                 self._emit(PathChanged(peer, path))
 
     def _path(self, end: GreEnd) -> Path:
-        if not self._database.connected or end_state(self._database, end) is not EndState.RIGHT:
+        before = self._before.get(end.labels[PROBE], end)  # OVSDB may still have it as it was
+        right = any(end_state(self._database, one) is EndState.RIGHT for one in (end, before))
+        if not self._database.connected or not right:
             return Path.UNKNOWN
         interface = named(self._database, "Interface", end.interface)
         state = None if interface is None else interface["bfd_status"].get("state")
@@ -157,13 +165,18 @@ class OvsPaths:
     # -- keeping ---------------------------------------------------------------------------------------------
 
     async def _keep(self) -> None:
-        """Repairs, at most one a second: somebody may be undoing them."""
+        """Repairs, at most one a second: somebody may be undoing them. And follows the multipliers that are wanted."""
         while True:
-            await self._repair.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REPAIR_SECONDS):
+                    await self._repair.wait()
+            if not self._adapt() and not self._repair.is_set():
+                continue
             self._repair.clear()
             try:
                 if self._database.connected:
                     await self._put()
+                    self._before.clear()
                 self._problem = ""
             except DatabaseClosed:
                 return
@@ -174,6 +187,19 @@ class OvsPaths:
                 self._problem = text
                 self._repair.set()
             await asyncio.sleep(REPAIR_SECONDS)
+
+    def _adapt(self) -> bool:
+        """Take the wanted multipliers over. Returns whether one changed."""
+        if self._widened is None:
+            return False
+        changed = False
+        for peer, end in self._ends.items():
+            wanted = str(self._widened(peer))
+            if end.bfd["mult"] != wanted:
+                self._before.setdefault(peer, end)
+                self._ends[peer] = replace(end, bfd={**end.bfd, "mult": wanted})
+                changed = True
+        return changed
 
     def _right(self) -> bool:
         bridge = named(self._database, "Bridge", self._bridge)

@@ -35,6 +35,7 @@ from tunnelswitch.dataplane import (
     EndState,
     GreEnd,
     PutGre,
+    SamePorts,
     StoredStamps,
     client_end,
     end_state,
@@ -108,7 +109,7 @@ class OvsTunnels:
                 return SwitchFailed(action.group, error.diagnostics())
             except GuardFailed as error:
                 return self._conflict(action.group, error)
-            except Conflict as error:  # another writer's rows, not the guard
+            except Conflict as error:  # another writer's rows or a late one of ours, not the guard: look again
                 if attempt == CONFLICTS_MAX or self._clock() >= deadline:
                     return SwitchFailed(action.group, f"{error}; look for who else writes to this OVSDB")
             except AioOvsError as error:
@@ -142,6 +143,7 @@ class OvsTunnels:
             return self._applied(action, Outcome(False, None, True, submitted_at, submitted_at, now))
         outcome = await database.transact(
             SetKeys(database.api, "Open_vSwitch", row.uuid, "external_ids", {key: stamp}),
+            *(SamePorts(database.api, bridge) for bridge in sorted({end.bridge for end in self._ends.values()})),
             *(DropPort(database.api, name, self._cluster) for name in remove),
             *(PutGre(database.api, end) for end in add),
             guard=Guard("Open_vSwitch", row.uuid, key, expected),

@@ -73,6 +73,7 @@ MESSAGES: tuple[Message, ...] = (
     facts.Proof("voip", "pbx", "primary", _BEFORE, _RUN, "a1b2c3d4e5f60718", facts.ProofKind.EXITED, gate_closed=True),
     facts.Handover("voip", _BEFORE, "secondary", facts.Reason.CUT_OFF, "gateway/switcher"),
     facts.MoveRequest("voip", _BEFORE, "secondary", "operator@bastion"),
+    facts.DrainRequest("voip", _BEFORE, "primary", drained=True, asked_by="operator@bastion"),
     facts.Applied("gateway", "voip", _AFTER, ("t3-pbx",), 0.0078),
     facts.Serving("secondary", "voip", _AFTER, 0.0042),
     facts.PromoteFailed("secondary", "voip", _AFTER, "promote: exit status 1: no checkpoint"),

@@ -46,6 +46,7 @@ KINDS: tuple[Kind, ...] = (
     _kind("proof", facts.Proof, "site"),
     _kind("handover", facts.Handover, "group"),
     _kind("move", facts.MoveRequest, "group"),
+    _kind("drain", facts.DrainRequest, "group"),
     _kind("applied", facts.Applied, "site"),
     _kind("serving", facts.Serving, "site"),
     _kind("promote_failed", facts.PromoteFailed, "site"),

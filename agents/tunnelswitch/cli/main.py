@@ -15,8 +15,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tunnelswitch.config import Deployment, SiteKind, load
-from tunnelswitch.config.problems import suggestion
+from tunnelswitch.cli import operator
+from tunnelswitch.cli.common import ConfigOption, SiteOption, known_site, set_up_logs_for
+from tunnelswitch.config import SiteKind, load
 from tunnelswitch.errors import ConfigError, TunnelswitchError
 
 app = typer.Typer(
@@ -28,8 +29,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ConfigOption = Annotated[Path, typer.Option("--config", help="The deployment file (TOML).")]
-SiteOption = Annotated[str, typer.Option("--site", help="Which of the file's sites this is.")]
+pki = typer.Typer(help="Keys and certificates.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(pki, name="pki")
 
 
 class Format(StrEnum):
@@ -44,8 +45,8 @@ def agent(config: ConfigOption, site: SiteOption) -> None:
     """Run the agent of a site until SIGTERM."""
     _end_quietly_on_signals()
     deployment = load(config)
-    _known_site(deployment, site)
-    _logs(site, "agent")
+    known_site(deployment, site)
+    set_up_logs_for("agent", site)
     from tunnelswitch.processes.agent import run_agent
 
     asyncio.run(run_agent(deployment, site))
@@ -56,11 +57,11 @@ def switcher(config: ConfigOption, site: SiteOption) -> None:
     """Run the switcher beside a gateway until SIGTERM."""
     _end_quietly_on_signals()
     deployment = load(config)
-    kind = _known_site(deployment, site)
+    kind = known_site(deployment, site)
     if kind is not SiteKind.GATEWAY:
         gateways = ", ".join(name for name, that in deployment.sites.items() if that.kind is SiteKind.GATEWAY)
         raise ConfigError(f"sites.{site}.kind", f"is {kind}, and a switcher runs at gateways", f"gateways: {gateways}")
-    _logs(site, "switcher")
+    set_up_logs_for("switcher", site)
     from tunnelswitch.processes.switcher import run_switcher
 
     asyncio.run(run_switcher(deployment, site))
@@ -70,7 +71,7 @@ def switcher(config: ConfigOption, site: SiteOption) -> None:
 def init(config: ConfigOption) -> None:
     """Create the epoch store and the records that are missing. Run it once per deployment; again does no harm."""
     deployment = load(config)
-    _logs("", "init")
+    set_up_logs_for("init")
     from tunnelswitch.processes.init import run_init
 
     for group, created in asyncio.run(run_init(deployment)).items():
@@ -81,8 +82,8 @@ def init(config: ConfigOption) -> None:
 def darken(config: ConfigOption, site: SiteOption) -> None:
     """At boot, before ovs-vswitchd: remove the site's client tunnels until its agent knows what is true."""
     deployment = load(config)
-    _known_site(deployment, site)
-    _logs(site, "darken")
+    known_site(deployment, site)
+    set_up_logs_for("darken", site)
     from tunnelswitch.processes.darken import run_darken
 
     removed = asyncio.run(run_darken(deployment, site))
@@ -97,7 +98,8 @@ def validate(config: ConfigOption) -> None:
     sites, groups, services = len(deployment.sites), len(deployment.groups), len(deployment.services)
     print(
         f"{config}: cluster {deployment.cluster.name}, sites: {sites}, groups: {groups}, services: {services}; "
-        f"a site counts as silent after {detection.window_seconds * 1000:g} ms"
+        f"a site counts as silent after {detection.window_seconds * 1000:g} ms, "
+        f"where measurements ask for more after {detection.longest_window_seconds * 1000:g} ms at most"
     )
 
 
@@ -108,7 +110,7 @@ def status(
 ) -> None:
     """Show the records and the processes; exit status 1 unless all is well."""
     deployment = load(config)
-    _logs("", "status")
+    set_up_logs_for("status")
     from tunnelswitch.cli.status import is_well, print_json, print_pretty
     from tunnelswitch.processes.status import collect
 
@@ -118,12 +120,34 @@ def status(
         raise typer.Exit(1)
 
 
+@pki.command("init")
+def pki_init(
+    config: ConfigOption,
+    out: Annotated[Path, typer.Option("--out", help="Where to; made if need be.", file_okay=False)],
+    renew: Annotated[bool, typer.Option("--renew", help="Make every certificate anew, for the same keys.")] = False,
+) -> None:
+    """Make every key and certificate that is missing, and what NATS has to know of them. Keeps what is there."""
+    deployment = load(config)
+    from tunnelswitch.pki.issue import issue
+
+    report = issue(deployment, out, renew=renew)
+    for what, names in (("made", report.made), ("made anew", report.renewed)):
+        for name in names:
+            print(f"{what}: {out / name}")
+    for name, end in report.ending.items():
+        print(f"ends on {end}: {out / name}; run again with --renew")
+    print(f"kept as it was: {len(report.kept)} files")
+
+
 @app.command()
 def version() -> None:
     """Print the version."""
     from importlib.metadata import version as installed
 
     print(f"tunnelswitch {installed('tunnelswitch')}")
+
+
+operator.register(app)
 
 
 def run() -> NoReturn:
@@ -149,19 +173,6 @@ def run() -> NoReturn:
 
 def _complain(line: str) -> None:
     print(f"tunnelswitch: {line}", file=sys.stderr)
-
-
-def _known_site(deployment: Deployment, site: str) -> SiteKind:
-    found = deployment.sites.get(site)
-    if found is None:
-        raise ConfigError("--site", f"{site!a} is no site", suggestion(site, deployment.sites, "sites"))
-    return found.kind
-
-
-def _logs(site: str, process: str) -> None:
-    from tunnelswitch.telemetry.logs import set_up_logs
-
-    set_up_logs(context={"site": site, "process": process} if site else {"process": process})
 
 
 def _end_quietly_on_signals() -> None:

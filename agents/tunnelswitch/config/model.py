@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from tunnelswitch.core import topology
+from tunnelswitch.core.patience import Limits
 
 GreKey = Annotated[int, Meta(ge=1, le=2**32 - 1, description="a GRE key from 1 to 4294967295 (RFC 2890)")]
 Command = tuple[str, ...]
@@ -29,12 +30,20 @@ class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A TOML table: immutable, and a key that we do not know is an error rather than a silent typo."""
 
 
+class ClusterTls(_Table, frozen=True):
+    """`[cluster.tls]`: a PEM file with the certificates that may vouch for the NATS nodes."""
+
+    ca: str
+
+
 class Cluster(_Table, frozen=True):
     """`[cluster]`: the bus that all sites share."""
 
     name: str
     nats_urls: tuple[str, ...]
     credentials: str = ""
+    keys: str = ""
+    tls: ClusterTls | None = None
 
 
 class Tls(_Table, frozen=True):
@@ -137,11 +146,25 @@ class Detection(_Table, frozen=True):
     floor_seconds: Annotated[float, Meta(ge=0, le=600, description="seconds from 0 to 600")] = 0.0
     fence_after_seconds: Annotated[float, Meta(gt=0, le=3600, description="seconds up to 3600")] = 1.0
     unanswered_seconds: Annotated[float, Meta(gt=0, le=3600, description="seconds up to 3600")] = 0.5
+    ceiling_seconds: Annotated[float, Meta(gt=0, le=3600, description="seconds up to 3600")] | None = None
+    false_silences_per_day: Annotated[float, Meta(ge=0.001, le=1000, description="a number from 0.001 to 1000")] = 1.0
 
     @property
     def window_seconds(self) -> float:
         """A site that shows no life for this long is down, in one observer's eyes."""
         return max(self.interval_seconds * self.multiplier, self.floor_seconds)
+
+    @property
+    def longest_window_seconds(self) -> float:
+        """The window never widens beyond this, whatever is measured."""
+        return self.fence_after_seconds if self.ceiling_seconds is None else self.ceiling_seconds
+
+    @property
+    def limits(self) -> Limits:
+        """Between what the windows move."""
+        return Limits(
+            self.interval_seconds, self.window_seconds, self.longest_window_seconds, self.false_silences_per_day
+        )
 
 
 class Runtime(_Table, frozen=True):

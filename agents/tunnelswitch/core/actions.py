@@ -16,6 +16,7 @@ Message = (
     | facts.Proof
     | facts.Handover
     | facts.MoveRequest
+    | facts.DrainRequest
     | facts.Applied
     | facts.Serving
     | facts.PromoteFailed
@@ -53,7 +54,8 @@ class CommitRecord:
 
 @dataclass(frozen=True, slots=True)
 class ApplyTunnels:
-    """One guarded transaction: wait that `expected` is stored, store `stamp`, add and remove client tunnel ends.
+    """One guarded transaction: wait that `expected` is stored, store `stamp`, add client tunnel ends, and remove those
+    of `remove` that are there.
 
     Answer: SwitchApplied, SwitchConflict or SwitchFailed.
     """

@@ -12,7 +12,8 @@ from tunnelswitch.core.member import Member
 from tunnelswitch.core.quorum import quorum
 from tunnelswitch.core.stamp import Stamp
 
-# X of PROTOCOL R6 (iii): rates of clocks, detection, delay and the time that a self-fence takes to execute.
+# X of PROTOCOL R6 (iii): rates of clocks, detection, delay and the time that a self-fence takes to execute. Detection
+# counts with the ceiling: how far the windows of the other side have widened is not known here.
 CLOCK_RATE_MARGIN = 1.001
 EXECUTION_SECONDS = 0.5
 VIEW_WINDOWS = 2
@@ -27,6 +28,7 @@ class Certificate:
         self._fenced: Stamp | None = None
         self._closed: Stamp | None = None
         self._views: dict[str, tuple[float, Observation]] = {}
+        self._marks: dict[str, Stamp] = {}
 
     def hear(self, fact: Applied | Proof | Heartbeat, record: GroupRecord, now: float) -> None:
         """Take a fact that may certify `record`."""
@@ -37,12 +39,29 @@ class Certificate:
                 self._closed = None if fact.tunnels_present else fact.stamp
             case Proof() if fact.kind is ProofKind.FENCED:
                 self._fenced = fact.stamp
-            case Heartbeat() if not fact.late and fact.site in record.voters:
-                view = next((seen for seen in fact.observations if seen.subject == record.previous), None)
-                if view is not None:
-                    self._views[fact.site] = (now, view)
+            case Heartbeat():
+                self._look(fact, record, now)
             case _:
                 pass
+
+    def _look(self, beat: Heartbeat, record: GroupRecord, now: float) -> None:
+        """What another site sees of the old active, and which stamp it holds durably."""
+        mark = beat.marks.get(record.group)
+        if mark is not None:
+            self._marks[beat.site] = mark
+        if not beat.late and beat.site in record.voters:
+            view = next((seen for seen in beat.observations if seen.subject == record.previous), None)
+            if view is not None:
+                self._views[beat.site] = (now, view)
+
+    def is_marked(self, record: GroupRecord) -> bool:
+        """Do Q voters hold this decision durably, and nobody a higher one (PROTOCOL R3)? A store that forgets it can
+        then no more pass it over: every later majority meets a voter that knows. This site's own mark comes with the
+        transaction that opens its gate."""
+        if any(mark > record.stamp for mark in self._marks.values()):
+            return False
+        holders = {site for site, mark in self._marks.items() if mark == record.stamp} | {self._member.site}
+        return len(holders.intersection(record.voters)) >= quorum(len(record.voters))
 
     def of(self, record: GroupRecord, now: float) -> str | None:
         """Why the old active can serve nobody, or None if that is not known yet."""
@@ -67,7 +86,7 @@ class Certificate:
     def _fence_time_passed(self, record: GroupRecord, now: float) -> bool:
         """Have Q voters been out of touch with the old active, path and bus, for longer than its fence takes?"""
         timing = self._member.timing
-        wait = timing.fence_after_seconds * CLOCK_RATE_MARGIN + timing.window_seconds + EXECUTION_SECONDS
+        wait = timing.fence_after_seconds * CLOCK_RATE_MARGIN + timing.longest_window_seconds + EXECUTION_SECONDS
         age_max = VIEW_WINDOWS * timing.window_seconds
         fresh = {voter: seen for voter, (at, seen) in self._views.items() if now - at <= age_max}
         fresh[self._member.site] = self._member.detector.observation(record.previous, now)

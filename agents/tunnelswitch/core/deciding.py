@@ -13,7 +13,7 @@ from tunnelswitch.core.actions import Action, PinLeader, Publish
 from tunnelswitch.core.evidence import Evidence, Verdict
 from tunnelswitch.core.facts import (
     Applied,
-    Decision,
+    DrainRequest,
     Epoch,
     GroupRecord,
     Handover,
@@ -24,18 +24,15 @@ from tunnelswitch.core.facts import (
     Reason,
     Serving,
 )
-from tunnelswitch.core.gate import Gate
+from tunnelswitch.core.gate import Gate, running_at
+from tunnelswitch.core.housekeeping import Housekeeping, drained_after
 from tunnelswitch.core.keeping import News, RecordKeeper, signed
+from tunnelswitch.core.marks import Marks
 from tunnelswitch.core.moving import Move
+from tunnelswitch.core.saying import Sayings
 from tunnelswitch.core.stamp import Stamp
 
 RECONCILE_SECONDS = 1.0
-# A condition not seen for so long has ended; while it lasts it is said once.
-SAID_SECONDS = 3.0
-# The active's word that its standby is lost must stand for so long before the record says so.
-PROTECTION_HOLD_SECONDS = 0.3
-# So many confirmed reads in a row must stay below a mark before the store is held to have forgotten.
-BELOW_MARK_MAX = 2
 
 
 class GroupDecider:
@@ -53,17 +50,15 @@ class GroupDecider:
         self.decider = decider
         self.kept = RecordKeeper(self.group.name)
         self._unix = unix_offset_seconds
-        self._mark: Stamp | None = None
+        self._marks = Marks(evidence, gate)
+        self._house = Housekeeping(evidence)
+        self._sayings = Sayings(gate.site, self.group.name)
         self._counter = 0
         self._reconcile_at = 0.0
         self._moved_at: float | None = None
-        self._protection: tuple[tuple[bool, str, str], float] | None = None
-        self._house_at: float | None = None
         self._asked_at = float("-inf")
         self._move: Move | None = None
-        self._said: dict[tuple[Stamp, str, str], float] = {}
         self._told: Stamp | None = None
-        self._below_mark = 0
         self._actions: list[Action] = []
 
     @property
@@ -77,7 +72,7 @@ class GroupDecider:
         """Take one fact or result, then decide."""
         match event:
             case Heartbeat():
-                self._heed(event.marks.get(self.group.name))
+                self._marks.heed(event.marks.get(self.group.name))
                 if not self.evidence.hear(event, now):
                     return
             case events.DataPlaneSeen():
@@ -90,11 +85,6 @@ class GroupDecider:
                 self._hear_fact(event, now)
                 self._hear_result(event, now)
         self.decide(now)
-
-    def _heed(self, mark: Stamp | None) -> None:
-        """Keep the highest stamp that anybody follows (PROTOCOL R3)."""
-        if mark is not None and (self._mark is None or mark > self._mark):
-            self._mark = mark
 
     def _hear_record(self, event: Epoch | events.Committed, now: float) -> None:
         if isinstance(event, events.Committed):
@@ -110,10 +100,13 @@ class GroupDecider:
             case Proof() if self.record is not None:
                 self.evidence.prove(event, self.record)
             case MoveRequest():
+                self._sayings.again()
                 if self.record is None or event.stamp != self.record.stamp:
                     self._say(now, "refuse", f"{event.asked_by} asks under {event.stamp}, which is not in force")
                 else:
                     self.evidence.wish = event
+            case DrainRequest():
+                self._hear_drain(event, now)
             case PromoteFailed():
                 self._say(now, "alarm", f"{event.site} could not take over under {event.stamp}: {event.error}")
                 self.evidence.promote_failed = event
@@ -121,6 +114,22 @@ class GroupDecider:
                 self._move.mark(event.stamp, promoted=now)
             case _:
                 pass
+
+    def _hear_drain(self, wish: DrainRequest, now: float) -> None:
+        """A drained site serves nobody until it is undrained: what serves there moves, and nothing moves there."""
+        record, servers = self.record, self.group.servers
+        self._sayings.again()
+        against = None
+        if record is None or wish.stamp != record.stamp:
+            against = f"asks under {wish.stamp}, which is not in force"
+        elif wish.site not in servers:
+            against = f"asks to drain {wish.site}, and {self.group.name} is served by {' and '.join(servers)}"
+        elif set(drained_after(record, wish)) >= set(servers):
+            against = f"asks to drain {wish.site} as well, and then nobody could serve"
+        if against is not None:
+            self._say(now, "refuse", f"{wish.asked_by} {against}")
+        elif record is not None and drained_after(record, wish) != record.drained:
+            self.evidence.drain = wish
 
     def _hear_result(self, event: object, now: float) -> None:
         match event:
@@ -143,10 +152,10 @@ class GroupDecider:
                 pass
 
     def _have_read(self, answer: events.RecordRead, now: float) -> None:
-        known, above = self.record, self._above_record
+        known, above = self.record, self._marks.above(self.record)
         news = self.kept.have_read(answer, now)
         # A mark above a confirmed read: somebody was quicker, or the store forgot. The next read tells.
-        self._below_mark = self._below_mark + 1 if above is not None and self._above_record == above else 0
+        self._marks.have_read(above, self._marks.above(self.record))
         if news is News.MISSING:
             self._say(now, "alarm", "no record in the epoch store: nothing is decided until `tunnelswitch init`")
         elif news is News.IN_FORCE:
@@ -161,14 +170,14 @@ class GroupDecider:
 
     def decide(self, now: float) -> None:
         """What follows from all that is known now."""
-        self._house_at = None
+        self._house.due_at = None
         if now >= self._reconcile_at:
             self._reconcile(now)
         record = self.record
         if record is not None:
             self._apply(record, now)
             if self.kept.can_commit:
-                if (above := self._above_record) is not None:
+                if (above := self._marks.above(record)) is not None:
                     self._below(record, above, now)
                 elif not self._go_back(record, now):
                     self._conclude(record, now)
@@ -188,7 +197,7 @@ class GroupDecider:
             self._keep_house(record, now)
             return
         target = self.group.other(record.active)
-        missing = [*self.evidence.promotable(record, target, verdict, now), *self._policy_against(verdict, now)]
+        missing = [*self.evidence.promotable(record, target, verdict, now), *self._policy_against(record, verdict, now)]
         if missing:
             self._say(now, "refuse", f"{verdict.reason}: {'; '.join(missing)}", verdict.evidence)
             self.evidence.wish = None  # a wish refused is not carried out when nobody expects it any more
@@ -200,8 +209,10 @@ class GroupDecider:
         else:
             self._go(record, target, record.standby_run, verdict, now)
 
-    def _policy_against(self, verdict: Verdict, now: float) -> list[str]:
+    def _policy_against(self, record: GroupRecord, verdict: Verdict, now: float) -> list[str]:
         against = []
+        if self.group.other(record.active) in record.drained:
+            against.append(f"{self.group.other(record.active)} is drained (tunnelswitch undrain)")
         if not self.group.automatic and verdict.reason is not Reason.OPERATOR:
             against.append("automatic failover is off (policy.automatic)")
         # Hysteresis never delays a proof.
@@ -223,7 +234,9 @@ class GroupDecider:
         if any(status.role == "active" for status in self.evidence.statuses(record.active, now).values()):
             return False  # it came up after all, and may have been exposed since
         verdict = Verdict(Reason.PROMOTE_FAILED, (f"{failed.site}: {failed.error}",))
-        self._go(record, record.previous, runs, verdict, now)
+        # What cannot be emptied is not drained: else it would be tried for ever.
+        drained = tuple(site for site in record.drained if site != record.previous)
+        self._go(replace(record, drained=drained), record.previous, runs, verdict, now)
         return True
 
     def _ask(self, record: GroupRecord, target: str, verdict: Verdict, now: float) -> None:
@@ -254,79 +267,32 @@ class GroupDecider:
         self._say(now, "commit", f"{verdict.reason}: {record.active} -> {target}", verdict.evidence)
 
     def _next_stamp(self, record: GroupRecord) -> Stamp:
-        """Above everything heard: the record, this gateway's OVSDB, the marks of all sites."""
         self._counter += 1
-        heard = [stamp.epoch for stamp in (self.gate.stored, self._mark) if stamp is not None]
-        return Stamp(1 + max([record.stamp.epoch, *heard]), f"{self.decider}.{self._counter}")
+        return Stamp(self._marks.next_epoch(record), f"{self.decider}.{self._counter}")
 
     def _keep_house(self, record: GroupRecord, now: float) -> None:
-        """Changes of the record that move nobody: a re-arm after a needless self-fence, and whether the standby is
-        in sync."""
-        if self._rearm_fenced(record, now):
-            return
-        should = self.evidence.protection(record, now)
-        if should is None or should == (record.in_sync, record.active_run, record.standby_run):
-            self._protection = None
-            return
-        if self._protection is None or self._protection[0] != should:
-            self._protection = (should, now)
-        in_sync, active_run, standby_run = should
-        due = self._protection[1] + (0.0 if in_sync else PROTECTION_HOLD_SECONDS)
-        if now < due:
-            self._house_at = due
-            return
-        evidence = ("standby is in sync",) if in_sync else (f"{record.active} has no standby in sync",)
-        changed = replace(record, in_sync=in_sync, active_run=active_run, standby_run=standby_run)
-        self._rearm(replace(changed, reason=Reason.PROTECTION, evidence=evidence), now)
-
-    def _rearm_fenced(self, record: GroupRecord, now: float) -> bool:
-        beat = self.evidence.fresh(record.active, now)
-        if beat is None or beat.marks.get(record.group) != record.stamp:
-            return False  # what it said of an earlier stamp has been answered
-        if not any(status.self_fenced for status in self.evidence.statuses(record.active, now).values()):
-            return False
-        evidence = (f"{record.active} closed itself under {record.stamp} and is in touch again",)
-        self._rearm(replace(record, reason=Reason.REARM, evidence=evidence), now)
-        return True
+        """Changes of the record that move nobody."""
+        changed = self._house.change(record, now)
+        if changed is not None:
+            self._rearm(changed, now)
 
     def _rearm(self, changed: GroupRecord, now: float) -> None:
         changed = replace(changed, prev_id=str(changed.stamp), stamp=changed.stamp.rearmed())
         self._send_commit(changed, now)
         self._say(now, "commit", f"{changed.reason} under {changed.stamp}", changed.evidence)
 
-    @property
-    def _above_record(self) -> Stamp | None:
-        """The highest mark, if it is above the record in force here: then nothing is decided on that record."""
-        stored = self.gate.stored if self.gate.seen else None
-        highest = max((mark for mark in (self._mark, stored) if mark is not None), default=None)
-        return highest if highest is not None and self.record is not None and highest > self.record.stamp else None
-
     def _below(self, record: GroupRecord, mark: Stamp, now: float) -> None:
         """Somebody follows a higher stamp than the record in force: a newer one is on its way, or the store forgot."""
         if self.gate.seen and self.gate.fenced:
             self._say(now, "refuse", f"fenced: {self.gate.site} holds {self.gate.stored}, above {record.stamp}")
-        if self._below_mark >= BELOW_MARK_MAX:
+        if self._marks.forgotten:
             self._raise(record, mark, now)
-
-    def _active_under(self, record: GroupRecord, mark: Stamp, now: float) -> str | None:
-        """Who serves under a mark whose record nobody has any more: one active per epoch, and its tunnels show it."""
-        if mark.epoch == record.stamp.epoch:
-            return record.active
-        if self.gate.stored is not None and self.gate.stored.epoch == mark.epoch and self.gate.present:
-            return self.gate.ends[min(self.gate.present)].remote_site
-        for site in self.group.servers:
-            beat = self.evidence.fresh(site, now)
-            told = beat.marks.get(record.group) if beat else None
-            is_open = any(status.gate_open for status in self.evidence.statuses(site, now).values())
-            if is_open and told is not None and told.epoch == mark.epoch:
-                return site
-        return None
 
     def _raise(self, record: GroupRecord, mark: Stamp, now: float) -> None:
         """Above every mark, with the active that the clients' traffic goes to: nothing moves."""
         if not self.kept.can_commit:
             return
-        active = self._active_under(record, mark, now)
+        active = self._marks.active_under(record, mark, now)
         if active is None:
             self._say(now, "alarm", f"the store forgot {mark}, and no tunnel shows who served under it")
             return
@@ -335,7 +301,8 @@ class GroupDecider:
             stamp=self._next_stamp(record),
             prev_id=str(record.stamp),
             active=active,
-            previous=record.active,
+            # Who may still be reached: the last move may not have got to everybody before the store forgot it.
+            previous=record.previous if active == record.active else record.active,
             in_sync=False,
             standby_run="",
             reason=Reason.RECOVERY,
@@ -371,13 +338,12 @@ class GroupDecider:
         assert self.record is not None
         if before is not None and before.active != self.record.active:
             self._moved_at = now  # whoever decided it
-        self._below_mark = 0
-        self._heed(self.record.stamp)
-        self._protection = None
+        self._marks.in_force(self.record.stamp)
+        self._house.void()
         self.evidence.void()
 
     def _apply(self, record: GroupRecord, now: float) -> None:
-        self.gate.want(record.stamp, record.active)
+        self.gate.want(record.stamp, running_at(record, self.gate.site))
         action = self.gate.step(now)
         if action is not None:
             self._actions.append(action)
@@ -410,19 +376,18 @@ class GroupDecider:
 
     def deadline(self) -> float:
         """When time alone may change something."""
-        times = (self._reconcile_at, self.kept.deadline(), self.gate.deadline(), self._house_at)
-        return min(time for time in times if time is not None)
+        first = self._reconcile_at
+        for time in (self.kept.deadline(), self.gate.deadline(), self._house.due_at):
+            if time is not None and time < first:
+                first = time
+        return first
 
     def _say(self, now: float, action: str, reason: str, evidence: tuple[str, ...] = ()) -> None:
-        """Publish a decision or refusal. While the same one holds it is said once; when it comes back, again."""
+        """Publish a decision or refusal, unless it is being said already."""
         stamp = self.record.stamp if self.record else Stamp(0, "none")
-        key = (stamp, action, reason)
-        said_at = self._said.pop(key, float("-inf"))
-        self._said = {key: at for key, at in self._said.items() if now - at <= SAID_SECONDS}
-        self._said[key] = now
-        if now - said_at <= SAID_SECONDS:
-            return
-        self._actions.append(Publish(Decision(self.gate.site, self.group.name, stamp, action, reason, evidence)))
+        decision = self._sayings.new(stamp, action, reason, evidence, now)
+        if decision is not None:
+            self._actions.append(Publish(decision))
 
     def take_actions(self) -> list[Action]:
         """What to do, in order."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from tunnelswitch.core.facts import (
     Bus,
+    DrainRequest,
     GroupRecord,
     Heartbeat,
     MoveRequest,
@@ -28,9 +29,10 @@ from tunnelswitch.core.topology import Group
 
 # A voter's word outlives one lost heartbeat, not more.
 BALLOT_WINDOWS = 2
-# BFD that lost a session sends one packet a second until it is back (RFC 5880, 6.8.3): a path down for less than this
-# may be a false alarm, and is no reason to leave an active that lives.
-PATH_DOWN_SECONDS = 3.0
+# BFD that lost a session sends one packet a second until it is back (RFC 5880, 6.8.3), and it takes three of them, in
+# turns. With one packet in twenty lost, eight of eleven would have to be for a false alarm to last so long: below this,
+# a path that is down is no reason to leave an active that lives. Clients without an answer are one much sooner.
+PATH_DOWN_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +54,15 @@ class Evidence:
     ballots: dict[str, Ballot] = field(default_factory=dict)
     proofs: dict[str, Proof] = field(default_factory=dict)
     wish: MoveRequest | None = None
+    drain: DrainRequest | None = None
     asked_reason: Reason | None = None
     promote_failed: PromoteFailed | None = None
+    _open_since: dict[str, float] = field(default_factory=dict)
 
     def void(self) -> None:
         """A new stamp is in force."""
         self.proofs.clear()
-        self.wish = None
+        self.wish = self.drain = None
         self.asked_reason = None
         self.promote_failed = None
 
@@ -66,7 +70,13 @@ class Evidence:
         """Take a heartbeat. Returns False if it says just what the last one said, and nothing that grows with time."""
         known = self.fresh(beat.site, now)
         self.ballots[beat.site] = Ballot(beat, now)
-        if known is None or beat.clients or known.clients or beat.marks != known.marks or beat.late != known.late:
+        if not any(status.gate_open and status.group == self.group.name for status in beat.services):
+            self._open_since.pop(beat.site, None)
+        else:
+            self._open_since.setdefault(beat.site, now)
+        if known is None or beat.marks != known.marks or beat.late != known.late:
+            return True
+        if any(seen.unanswered_seconds for seen in (*beat.clients, *known.clients)):
             return True
         if any(vote.down for vote in beat.votes) or _gist(beat) != _gist(known):
             return True
@@ -131,6 +141,8 @@ class Evidence:
         # a false alarm, and the heartbeat that just came took the same underlay.
         if verdict.consent_needed and self.path_to(target, now) is not Path.UP:
             missing.append(f"path from {self.gateway} to {target} is not up")
+        if verdict.reason is Reason.CUT_OFF and self._waits(record, now):
+            missing.append(f"{record.active} waits to be exposed, and {target} would have to wait as well")
         for service in self.group.services:
             status = self.statuses(target, now).get(service.name)
             if status is None or not status.run:
@@ -140,6 +152,12 @@ class Evidence:
             elif not status.in_sync:
                 missing.append(f"{service.name} on {target} is not in sync")
         return tuple(missing)
+
+    def _waits(self, record: GroupRecord, now: float) -> bool:
+        """Has the active taken over, and is held back only until it is known that the old one reaches nobody?"""
+        statuses = self.statuses(record.active, now).values()
+        ready = len(statuses) == len(self.group.services) and all(status.role == "active" for status in statuses)
+        return ready and not any(status.gate_open or status.self_fenced for status in statuses)
 
     # ------------------------------------------------------------------ conclude
 
@@ -155,7 +173,7 @@ class Evidence:
             return Verdict(
                 Reason.SUSPICION, (f"path down and bus silent, say {', '.join(down)} of {len(record.voters)} voters",)
             )
-        return self._cut_off(record, now) or self._wished(record)
+        return self._cut_off(record, now) or self._wished(record) or self._drained(record)
 
     def down(self, record: GroupRecord, now: float) -> tuple[str, ...]:
         return down_votes(
@@ -184,7 +202,10 @@ class Evidence:
         why += [
             f"clients of {clients.service} unanswered for {clients.unanswered_seconds:.3f} s"
             for clients in beat.clients
-            if clients.service in names and clients.unanswered_seconds >= self.timing.unanswered_seconds
+            if clients.service in names
+            and clients.unanswered_seconds >= self.timing.unanswered_seconds
+            # Nobody could answer while the gate was closed: that is no fault of the copy behind it.
+            and now - self._open_since.get(record.active, float("-inf")) >= self.timing.unanswered_seconds
         ]
         return Verdict(Reason.CUT_OFF, tuple(why), consent_needed=True) if why else None
 
@@ -193,6 +214,12 @@ class Evidence:
         if wish is None or wish.stamp != record.stamp or wish.target != self.group.other(record.active):
             return None
         return Verdict(Reason.OPERATOR, (f"{wish.asked_by} asks for {wish.target}",), consent_needed=True)
+
+    def _drained(self, record: GroupRecord) -> Verdict | None:
+        target = self.group.other(record.active)
+        if record.active not in record.drained or target in record.drained:
+            return None
+        return Verdict(Reason.OPERATOR, (f"{record.active} is drained",), consent_needed=True)
 
     def half_seen(self, record: GroupRecord, now: float) -> str | None:
         """Bus silent with the path up, or the reverse: a fault to report, never one to move on."""

@@ -61,7 +61,8 @@ class Protection(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GroupRecord:
-    """The one value per group in the epoch store. Every change of it is a compare-and-set."""
+    """The one value per group in the epoch store. Every change of it is a compare-and-set. Sites in `drained` are not
+    to serve until an operator says so."""
 
     group: str
     stamp: Stamp
@@ -77,6 +78,7 @@ class GroupRecord:
     evidence: tuple[str, ...] = ()
     decided_by: str = ""
     decided_at: float = 0.0
+    drained: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,17 @@ class MoveRequest:
     group: str
     stamp: Stamp
     target: str
+    asked_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRequest:
+    """An operator wants a site to serve nobody (`drained`), or allows it again. Never a toggle."""
+
+    group: str
+    stamp: Stamp
+    site: str
+    drained: bool
     asked_by: str
 
 

@@ -70,33 +70,47 @@ class Freshness:
         self.age_max_seconds = age_max_seconds
         self._sources: dict[str, _Site] = {}
 
-    def check(self, source: str, incarnation: str, sequence: int, sent_at_monotonic: float, now: float) -> Stale | None:
-        """None if the message counts; otherwise why it does not. Only a message that counts is remembered."""
-        offset = now - sent_at_monotonic
+    def check(
+        self,
+        source: str,
+        incarnation: str,
+        sequence: int,
+        sent_at_monotonic: float,
+        now: float,
+        *,
+        age_max_seconds: float | None = None,
+    ) -> Stale | None:
+        """None if the message counts; otherwise why it does not. Only a message that counts is remembered.
+
+        Args:
+            age_max_seconds: for this message, if not as ever.
+        """
+        offset, age_max = now - sent_at_monotonic, age_max_seconds or self.age_max_seconds
         site = self._sources.get(source)
         if site is None:
             self._sources[source] = _Site(_Source(incarnation, sequence, offset, now))
             return None
         if incarnation == site.now.incarnation:
-            return self._judge(site.now, sequence, offset, now)
+            return self._judge(site.now, sequence, offset, age_max, now)
         earlier = site.retired.get(incarnation)
         if earlier is None:
             site.begin(_Source(incarnation, sequence, offset, now))
             return None
         quiet = now - site.now.at > RETURN_AGES * self.age_max_seconds
-        if not quiet or self._judge(earlier, sequence, offset, now) is not None:
+        if not quiet or self._judge(earlier, sequence, offset, age_max, now) is not None:
             return Stale.INCARNATION
         del site.retired[incarnation]
         site.begin(earlier)
         return None
 
-    def _judge(self, known: _Source, sequence: int, offset: float, now: float) -> Stale | None:
+    @staticmethod
+    def _judge(known: _Source, sequence: int, offset: float, age_max: float, now: float) -> Stale | None:
         if sequence <= known.sequence:
             return Stale.SEQUENCE
         floor = known.offset_seconds + DRIFT_MAX * max(0.0, now - known.at)
         known.sequence = sequence
-        if offset - floor > self.age_max_seconds:
-            if not known.settled(offset, self.age_max_seconds, now):
+        if offset - floor > age_max:
+            if not known.settled(offset, age_max, now):
                 return Stale.AGE
             floor = offset
         known.offset_seconds = min(floor, offset)

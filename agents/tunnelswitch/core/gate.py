@@ -7,10 +7,12 @@ to hold is believed over any memory of what was done.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tunnelswitch.core.actions import ApplyTunnels
 from tunnelswitch.core.events import DataPlaneSeen, SwitchApplied, SwitchConflict, SwitchFailed
+from tunnelswitch.core.facts import GroupRecord
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.core.topology import Group, Tunnel, wanted_ends
 
@@ -19,6 +21,16 @@ RECONCILE_SECONDS = 1.0
 RETRY_SECONDS = 0.05
 # The adapter keeps its own deadline; past this its answer is no longer waited for.
 ABANDON_FACTOR = 3.0
+
+
+def running_at(record: GroupRecord, site: str) -> str | None:
+    """Whose tunnels the gateway `site` has to hold under `record`: nobody's if the record does not name it."""
+    return record.active if site in record.gateways else None
+
+
+def stored_marks(gates: Iterable[Gate]) -> dict[str, Stamp]:
+    """The stamps that this site's OVSDB holds, by group: its marks (PROTOCOL R3)."""
+    return {gate.group.name: gate.stored for gate in gates if gate.seen and gate.stored is not None}
 
 
 @dataclass(slots=True)
@@ -70,6 +82,10 @@ class Gate:
     def settled(self, stamp: Stamp) -> bool:
         """Is the data plane known to follow `stamp` just as last asked for?"""
         return self.applied == stamp and self._want is not None and self._want[0] == stamp and self._sent is None
+
+    def holds(self, stamp: Stamp, running: str | None) -> bool:
+        """Does OVSDB hold `stamp` and the tunnels of `running`, whoever wrote them?"""
+        return self.stored == stamp and not self.broken and self._wanted_ends(running) == self.present
 
     def want(self, stamp: Stamp, running: str | None) -> None:
         """Ask for the tunnels of `running` (None: nobody's) under `stamp`."""
@@ -144,7 +160,8 @@ class Gate:
         wanted = self._wanted_ends(running)
         if self.applied == stamp and self.stored == stamp and wanted == self.present and not self.broken:
             return None
-        add, remove = (wanted - self.present) | (wanted & self.broken), self.present - wanted
+        # Whatever is not wanted must go, seen or not: a transaction that was given up may still land.
+        add, remove = (wanted - self.present) | (wanted & self.broken), self.ends.keys() - wanted
         # OVSDB holding the right rows is not the data plane following them: also an empty change is confirmed once.
         self.applied = None
         if add & self.foreign:

@@ -236,12 +236,16 @@ class HostedGroup:
             self._say_serving(record)
 
     def _may_expose(self, record: GroupRecord, now: float) -> bool:
-        if len(self.instances) > 1 and any(instance.seen.role != "active" for instance in self.instances.values()):
+        single = len(record.gateways) == 1
+        waits = len(self.instances) > 1 or not single
+        if waits and any(instance.seen.role != "active" for instance in self.instances.values()):
             return False  # all services of a group or none: what one has served could not be given back with the others
-        if len(record.gateways) == 1:
+        if single:
             # Its switch is the certificate: until it has applied this stamp, nothing that we answer reaches a client,
             # so our end may open beside it, on the word of whoever committed.
             return True
+        if not self.certificate.is_marked(record):
+            return False
         return self._is_confirmed(record.stamp, now) and self.certificate.of(record, now) is not None
 
     def _is_confirmed(self, stamp: Stamp, now: float) -> bool:
@@ -381,13 +385,14 @@ class HostedGroup:
         )
 
     def deadline(self) -> float | None:
-        times = [self._repeat_at]
-        gate = self.gate.deadline()
-        if gate is not None:
-            times.append(gate)
-        if self._fence_at is not None and self.gate.seen:
-            times.append(self._fence_at)
-        return min(times) if self.record is not None else None
+        if self.record is None:
+            return None
+        first, gate = self._repeat_at, self.gate.deadline()
+        if gate is not None and gate < first:
+            first = gate
+        if self._fence_at is not None and self.gate.seen and self._fence_at < first:
+            first = self._fence_at
+        return first
 
     def take_actions(self) -> list[Action]:
         actions, self._actions = self._actions, []

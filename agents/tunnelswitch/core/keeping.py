@@ -131,6 +131,8 @@ class RecordKeeper:
         return float("-inf") if self._read_sent_at is None else self._read_sent_at + READ_DEADLINE_SECONDS
 
     def deadline(self) -> float | None:
+        if self._pending is None and not self._read_wanted:
+            return None
         times = [self._pending.abandon_at] if self._pending is not None else []
         if self._read_wanted:
             times.append(self._read_free_at)

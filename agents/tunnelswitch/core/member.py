@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from tunnelswitch.core.actions import Action, Publish, ReadRecord
 from tunnelswitch.core.detector import Detector
-from tunnelswitch.core.events import LoopLate, PathChanged, RecordRead
+from tunnelswitch.core.events import DataPlaneSeen, LoopLate, PathChanged, RecordRead
 from tunnelswitch.core.facts import ClientsObservation, Epoch, GroupRecord, Heartbeat, ServiceStatus, Vote
 from tunnelswitch.core.freshness import Freshness
+from tunnelswitch.core.patience import Limits
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.core.topology import Group
 
@@ -27,18 +28,33 @@ SENT_MAX = 4096
 class Timing:
     """How fast failure is seen.
 
-    `window_seconds` is interval x multiplier, not less than the floor.
+    `window_seconds` is interval x multiplier, not less than the floor: after so long a site is silent where nothing
+    else was measured. A word (a vote, a view, a status) is believed for as long as ever, however far the window for
+    silence has widened: a widened window makes conclusions later, never older.
     """
 
     interval_seconds: float
     window_seconds: float
     fence_after_seconds: float
     unanswered_seconds: float
+    ceiling_seconds: float | None = None
+    false_silences_per_day: float = 1.0
 
     @property
     def age_max_seconds(self) -> float:
         """A heartbeat delayed by more than a window says nothing about now."""
         return self.window_seconds
+
+    @property
+    def longest_window_seconds(self) -> float:
+        """What any site's window may have widened to; by default the time after which an active closes itself."""
+        return self.fence_after_seconds if self.ceiling_seconds is None else self.ceiling_seconds
+
+    @property
+    def limits(self) -> Limits:
+        """For the detector."""
+        longest = max(self.window_seconds, self.longest_window_seconds)
+        return Limits(self.interval_seconds, self.window_seconds, longest, self.false_silences_per_day)
 
 
 class Member:
@@ -64,11 +80,12 @@ class Member:
         self.started_at = now
         self.groups = {group.name: group for group in groups}
         self.timing = timing
-        self.detector = Detector(others, window_seconds=timing.window_seconds, now=now)
+        self.detector = Detector(others, limits=timing.limits, now=now)
         self.records: dict[str, GroupRecord] = {}
         self.stale_messages = 0
         self.services: Callable[[float], tuple[ServiceStatus, ...]] = lambda now: ()
         self.clients: Callable[[float], tuple[ClientsObservation, ...]] = lambda now: ()
+        self.marks: Callable[[], dict[str, Stamp]] = dict
         self._freshness = Freshness(timing.age_max_seconds)
         self._heard: dict[str, tuple[str, int]] = {}
         self._record_since: dict[str, float] = {}
@@ -88,6 +105,8 @@ class Member:
                 return self._hear(event, now)
             case PathChanged():
                 self._urgent |= self.detector.path(event.site, event.path, now)
+            case DataPlaneSeen():
+                self._urgent = True  # a mark may have risen, and somebody may be waiting for it
             case LoopLate():
                 self.detector.late(event.lateness_seconds, now)
             case Epoch() if event.record.group in self.records:
@@ -100,12 +119,17 @@ class Member:
     def _hear(self, beat: Heartbeat, now: float) -> Heartbeat | None:
         if beat.site not in self.detector:
             return None
-        stale = self._freshness.check(beat.site, beat.incarnation, beat.sequence, beat.sent_at_monotonic, now)
+        window = self.detector.window_seconds(beat.site)
+        stale = self._freshness.check(
+            beat.site, beat.incarnation, beat.sequence, beat.sent_at_monotonic, now, age_max_seconds=window
+        )
         if stale is not None:
             self.stale_messages += 1
             return None
+        known, sequence = self._heard.get(beat.site, ("", 0))
+        missed = beat.sequence - sequence - 1 if known == beat.incarnation else None
         self._heard[beat.site] = (beat.incarnation, beat.sequence)
-        self._urgent |= self.detector.heard(beat.site, now)
+        self._urgent |= self.detector.heard(beat.site, now, missed=missed)
         incarnation, sequence = beat.heard.get(self.site, ("", 0))
         if incarnation == self.incarnation:
             sent_at = self._sent_at(sequence)
@@ -131,22 +155,17 @@ class Member:
     # ------------------------------------------------------------------ time
 
     def deadline(self) -> float:
-        times = [self._beat_at, self._poll_at]
-        silent = self.detector.deadline()
-        if silent is not None:
-            times.append(silent)
-        times.extend(self._vote_times())
-        return min(times)
+        return min(self._beat_at, self._poll_at, self.detector.deadline(), *self._vote_times())
 
     def _vote_times(self) -> list[float]:
         """When a vote that waits only for the stamp's age becomes one."""
         times = []
         last_beat = self._sent[-1][1] if self._sent else float("-inf")
         for name, record in self.records.items():
-            ripe = self._record_since[name] + self.timing.window_seconds
-            if ripe > last_beat:
-                since = self.detector.down_since(record.active)
-                if since is not None and ripe > since:
+            since = self.detector.down_since(record.active)
+            if since is not None:
+                ripe = self._record_since[name] + self.detector.allowed_seconds(record.active)
+                if ripe > max(since, last_beat):
                     times.append(ripe)
         return times
 
@@ -183,7 +202,7 @@ class Member:
             interval_seconds=interval,
             late=self.detector.abstains(now),
             lateness_seconds=self.detector.lateness_seconds,
-            marks={name: record.stamp for name, record in self.records.items()},
+            marks=self.marks(),
             heard=dict(self._heard),
             observations=self.detector.observations(now),
             votes=self.votes(now),
@@ -192,10 +211,6 @@ class Member:
         )
 
     # ------------------------------------------------------------------ what it makes of it
-
-    def mark(self, group: str) -> Stamp | None:
-        record = self.records.get(group)
-        return record.stamp if record else None
 
     def votes(self, now: float) -> tuple[Vote, ...]:
         """This site's word on each group's active site. Down only if path and bus have both been gone while this very
@@ -206,7 +221,7 @@ class Member:
                 continue
             learnt = self._record_since[name]
             since = self.detector.down_since(record.active)
-            down = since is not None and now >= learnt + self.timing.window_seconds
+            down = since is not None and now >= learnt + self.detector.allowed_seconds(record.active)
             seconds = now - max(since, learnt) if since is not None else 0.0
             votes.append(Vote(name, record.active, record.stamp, down, seconds if down else 0.0))
         return tuple(votes)

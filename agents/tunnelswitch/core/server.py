@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tunnelswitch.core.actions import Action
 from tunnelswitch.core.facts import Heartbeat, ServiceStatus
+from tunnelswitch.core.following import Follower
+from tunnelswitch.core.gate import stored_marks
 from tunnelswitch.core.hosting import HostedGroup
 from tunnelswitch.core.member import Member
 
@@ -14,13 +16,16 @@ class ServerAgent:
     Args:
         member: this site's part in hearing and being heard.
         hosted: one per group that this site may serve.
+        followers: one per group that it only votes on.
     """
 
-    def __init__(self, member: Member, hosted: tuple[HostedGroup, ...]) -> None:
+    def __init__(self, member: Member, hosted: tuple[HostedGroup, ...], followers: tuple[Follower, ...] = ()) -> None:
         self.member = member
         self.hosted = hosted
+        self._parts: tuple[HostedGroup | Follower, ...] = (*hosted, *followers)
         self._actions: list[Action] = []
         member.services = self._services
+        member.marks = lambda: stored_marks(part.gate for part in self._parts)
 
     def _services(self, now: float) -> tuple[ServiceStatus, ...]:
         return tuple(status for group in self.hosted for status in group.statuses(now))
@@ -33,24 +38,27 @@ class ServerAgent:
         fresh = self.member.receive(event, now)
         if isinstance(event, Heartbeat) and fresh is None:
             return
-        for group in self.hosted:
-            group.receive(event, now)
+        for part in self._parts:
+            part.receive(event, now)
         self._collect(now)
 
-    def deadline(self) -> float | None:
-        times = [self.member.deadline()]
-        times += [time for group in self.hosted if (time := group.deadline()) is not None]
-        return min(times)
+    def deadline(self) -> float:
+        first = self.member.deadline()
+        for part in self._parts:
+            time = part.deadline()
+            if time is not None and time < first:
+                first = time
+        return first
 
     def expire(self, now: float) -> None:
         self.member.expire(now)
-        for group in self.hosted:
-            group.act(now)
+        for part in self._parts:
+            part.act(now)
         self._collect(now)
 
     def _collect(self, now: float) -> None:
-        for group in self.hosted:
-            self._actions.extend(group.take_actions())
+        for part in self._parts:
+            self._actions.extend(part.take_actions())
         self._actions.extend(self.member.take_actions(now))
 
     def take_actions(self) -> tuple[Action, ...]:

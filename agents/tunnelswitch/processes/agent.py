@@ -5,7 +5,9 @@ from __future__ import annotations
 from tunnelswitch.adapters.client_packets import ClientPackets
 from tunnelswitch.adapters.ovs_paths import OvsPaths
 from tunnelswitch.adapters.ovs_tunnels import OvsTunnels
+from tunnelswitch.bus.speech import SERVER_HEARS, SITE_HEARS
 from tunnelswitch.config import Deployment
+from tunnelswitch.core.following import Follower
 from tunnelswitch.core.gate import Gate
 from tunnelswitch.core.gateway import SiteAgent
 from tunnelswitch.core.hosting import HostedGroup
@@ -17,9 +19,6 @@ from tunnelswitch.processes.pump import Pump
 from tunnelswitch.processes.watchdog import Watchdog
 from tunnelswitch.replication.drivers import make_driver
 
-SERVER_HEARS = ("heartbeat", "epoch", "record", "proof", "handover", "applied", "serving")
-SITE_HEARS = ("heartbeat", "epoch", "record")
-
 
 async def run_agent(deployment: Deployment, site: str) -> None:
     """Run the agent of `site` until told to stop."""
@@ -29,21 +28,21 @@ async def run_agent(deployment: Deployment, site: str) -> None:
     hosted = tuple(
         HostedGroup(member, Gate(group, site, frame.ends(group))) for group in frame.groups if site in group.servers
     )
-    machine = ServerAgent(member, hosted) if hosted else SiteAgent(member)
+    followers = tuple(
+        Follower(member, Gate(group, site, frame.ends(group))) for group in frame.groups if site not in group.servers
+    )
+    machine = ServerAgent(member, hosted, followers) if hosted else SiteAgent(member, followers)
     database = frame.database()
-    on_database: list[Startable] = []
-    tunnels = None
-    if hosted:
-        tunnels = OvsTunnels(
-            database,
-            cluster=deployment.cluster.name,
-            site=site,
-            ends=tuple(end for group in hosted for end in frame.ends(group.group)),
-            groups=tuple(group.group.name for group in hosted),
-            allowed_bridges=frame.here.bridges,
-            emit=frame.emit,
-        )
-        on_database.append(tunnels)
+    tunnels = OvsTunnels(
+        database,
+        cluster=deployment.cluster.name,
+        site=site,
+        ends=tuple(end for group in frame.groups for end in frame.ends(group)),
+        groups=tuple(group.name for group in frame.groups),
+        allowed_bridges=frame.here.bridges,
+        emit=frame.emit,
+    )
+    on_database: list[Startable] = [tunnels]
     addresses = deployment.addresses()
     service_keys = frozenset(key for s in deployment.services.values() for key in (s.t2_key, s.t3_key))
     on_database.append(
@@ -57,12 +56,14 @@ async def run_agent(deployment: Deployment, site: str) -> None:
             service_keys=service_keys,
             interval_seconds=deployment.detection.interval_seconds,
             multiplier=deployment.detection.multiplier,
+            widened=lambda peer: member.detector.multiplier(peer, deployment.detection.multiplier),
             emit=frame.emit,
         )
     )
     bus, epochs = frame.bus(SERVER_HEARS if hosted else SITE_HEARS), frame.epochs()
     frame.metrics.pull("bus_dropped_messages", lambda: bus.counts.dropped)
     frame.metrics.pull("stale_messages", lambda: member.stale_messages)
+    frame.metrics.watch_windows(member.detector.patience)
     watchdog = Watchdog(machine.fit if isinstance(machine, ServerAgent) else lambda now: True)
     parts: list[Startable] = [watchdog, bus, epochs]
     drivers = {}

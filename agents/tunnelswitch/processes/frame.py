@@ -13,7 +13,8 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -21,11 +22,15 @@ from aioovs import AioOvsError, Database, SslFiles
 from tunnelswitch.adapters import realtime
 from tunnelswitch.adapters.nats_bus import NatsBus
 from tunnelswitch.adapters.nats_epochs import NatsEpochs
+from tunnelswitch.adapters.nats_meta import NatsMeta
+from tunnelswitch.bus.access import JETSTREAM_API, Access
 from tunnelswitch.config import Deployment, Site
 from tunnelswitch.core.events import DataPlaneLost, DataPlaneSeen
 from tunnelswitch.core.member import Timing
 from tunnelswitch.core.topology import Group, Tunnel, tunnel_ends
 from tunnelswitch.dataplane import MONITORED
+from tunnelswitch.errors import BusUnreachableError
+from tunnelswitch.pki.identities import OPERATOR, OPERATOR_STORE, STORE_API, Identity, Role
 from tunnelswitch.processes.executor import Executor
 from tunnelswitch.processes.pump import Machine, Pump
 from tunnelswitch.telemetry.http import TelemetryServer
@@ -34,6 +39,9 @@ from tunnelswitch.telemetry.metrics import Metrics
 OVSDB_CONNECT_SECONDS = 1.0
 OVSDB_RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 3.0
+OPERATOR_CONNECT_SECONDS = 5.0
+
+_Part = TypeVar("_Part", bound="Startable")
 
 _log = structlog.get_logger("tunnelswitch.process")
 
@@ -75,6 +83,8 @@ class Frame:
             window_seconds=detection.window_seconds,
             fence_after_seconds=detection.fence_after_seconds,
             unanswered_seconds=detection.unanswered_seconds,
+            ceiling_seconds=detection.longest_window_seconds,
+            false_silences_per_day=detection.false_silences_per_day,
         )
 
     def ends(self, group: Group) -> tuple[Tunnel, ...]:
@@ -91,14 +101,15 @@ class Frame:
 
     def bus(self, kinds: Iterable[str]) -> NatsBus:
         cluster = self.deployment.cluster
+        identity = Identity(self.site, Role(self.kind))
         return NatsBus(
             cluster.nats_urls,
             cluster=cluster.name,
-            source=f"{self.site}/{self.kind}",
+            source=identity.name,
             kinds=kinds,
             emit=self.emit,
             preferred_url=self.here.nats_url or None,
-            credentials=cluster.credentials or None,
+            access=access(self.deployment, identity),
             on_bad=self.metrics.bad_message,
             on_state=self._bus_state,
         )
@@ -111,7 +122,27 @@ class Frame:
             self.missing.pop("bus", None)
 
     def epochs(self) -> NatsEpochs:
-        return epoch_store(self.deployment, source=f"{self.site}/{self.kind}", preferred_url=self.here.nats_url or None)
+        role = Role.STORE if self.kind == "switcher" else Role.AGENT
+        return epoch_store(self.deployment, Identity(self.site, role), self.here.nats_url or None)
+
+    def meta_leader(self) -> NatsMeta | None:
+        """None without an identity in the servers' system account: JetStream's own leader then stays where it is."""
+        cluster = self.deployment.cluster
+        identity = Identity(self.site, Role.SYSTEM)
+        if not cluster.keys or not identity.seed(Path(cluster.keys)).exists():
+            wanted = identity.seed(Path(cluster.keys or "KEYS"))
+            _log.warning(
+                "JetStream's own leader is not kept off the active site", remedy=f"cluster.keys, with {wanted}"
+            )
+            return None
+        return NatsMeta(
+            cluster.nats_urls,
+            source=identity.name,
+            servers=_leading_order(self.deployment),
+            access=access(self.deployment, identity),
+            preferred_url=self.here.nats_url or None,
+            on_leader=self.metrics.meta_leader,
+        )
 
     def database(self) -> Database:
         tls = self.here.tls
@@ -156,10 +187,8 @@ class Frame:
             loop.add_signal_handler(number, stopped.set)
 
         def reasons() -> list[str]:
-            # Not every process watches tunnels; those that do not learn of a lost OVSDB here.
-            lost = f"OVSDB of {self.site}: {database.problem}" if "ovsdb" not in self.missing else None
-            gone = lost if not database.connected else None
-            return [*self.missing.values(), *(lacking for lacking in (gone, ready()) if lacking)]
+            lacking = ready()
+            return [*self.missing.values(), *([lacking] if lacking else [])]
 
         address = self.here.agent_metrics if self.kind == "agent" else self.here.switcher_metrics
         async with contextlib.AsyncExitStack() as stack:
@@ -199,25 +228,86 @@ class Frame:
             await part.start()
 
 
-def epoch_store(deployment: Deployment, *, source: str, preferred_url: str | None = None) -> NatsEpochs:
-    """The deployment's epoch store. Its leader is best at a gateway or witness: never the active site."""
+def access(deployment: Deployment, identity: Identity) -> Access:
+    """How `identity` gets into the deployment's bus.
+
+    Raises:
+        BusError: its key, the credentials or the certificates cannot be used.
+    """
     cluster = deployment.cluster
-    order = sorted(deployment.sites.items(), key=lambda item: item[1].kind == "server")
-    return NatsEpochs(
-        cluster.nats_urls,
-        cluster=cluster.name,
-        source=source,
-        servers={site: description.nats_server for site, description in order},
-        preferred_url=preferred_url,
+    return Access(
+        seed=str(identity.seed(Path(cluster.keys))) if cluster.keys else None,
         credentials=cluster.credentials or None,
+        ca=cluster.tls.ca if cluster.tls else None,
+        inbox=identity.inbox,
+        jetstream_api=STORE_API if cluster.keys else JETSTREAM_API,
     )
 
 
+def epoch_store(deployment: Deployment, identity: Identity, preferred_url: str | None = None) -> NatsEpochs:
+    """The deployment's epoch store, as `identity` may use it.
+
+    Raises:
+        BusError: as `access`.
+    """
+    cluster = deployment.cluster
+    return NatsEpochs(
+        cluster.nats_urls,
+        cluster=cluster.name,
+        source=identity.name,
+        servers=_leading_order(deployment),
+        preferred_url=preferred_url,
+        access=access(deployment, identity),
+    )
+
+
+def _leading_order(deployment: Deployment) -> dict[str, str]:
+    """NATS node by site. A leader is best at a gateway or witness: never at the active site."""
+    order = sorted(deployment.sites.items(), key=lambda item: item[1].kind == "server")
+    return {site: description.nats_server for site, description in order}
+
+
 @contextlib.asynccontextmanager
-async def _started(part: Startable) -> AsyncIterator[None]:
+async def operator_epochs(deployment: Deployment) -> AsyncIterator[NatsEpochs]:
+    """The epoch store as a person at any site uses it."""
+    async with _started(epoch_store(deployment, OPERATOR_STORE)) as epochs:
+        yield epochs
+
+
+@contextlib.asynccontextmanager
+async def operator_bus(
+    deployment: Deployment, kinds: Iterable[str], emit: Callable[[object], None]
+) -> AsyncIterator[NatsBus]:
+    """The bus as a person at any site uses it, connected.
+
+    Raises:
+        BusUnreachableError: no server lets us in.
+    """
+    cluster = deployment.cluster
+    connected = asyncio.Event()
+    bus = NatsBus(
+        cluster.nats_urls,
+        cluster=cluster.name,
+        source=OPERATOR.name,
+        kinds=kinds,
+        emit=emit,
+        access=access(deployment, OPERATOR),
+        on_state=lambda url: connected.set() if url else None,
+    )
+    async with _started(bus):
+        try:
+            await asyncio.wait_for(connected.wait(), OPERATOR_CONNECT_SECONDS)
+        except TimeoutError:
+            remedy = "check cluster.nats_urls, the keys, and that nats-server runs"
+            raise BusUnreachableError("no NATS server lets us in", remedy) from None
+        yield bus
+
+
+@contextlib.asynccontextmanager
+async def _started(part: _Part) -> AsyncIterator[_Part]:
     await part.start()
     try:
-        yield
+        yield part
     finally:
         await _bounded(part.close)
 

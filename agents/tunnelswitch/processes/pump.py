@@ -46,7 +46,7 @@ class Pump:
         machine: Machine,
         perform: Callable[[tuple[Action, ...]], None],
         *,
-        observe: Callable[[object, float], None] = lambda thing, now: None,
+        observe: Callable[[object, float], None] | None = None,
     ) -> None:
         self._machine = machine
         self._perform = perform
@@ -76,7 +76,8 @@ class Pump:
             return
         now = self.now()
         self._tell_lateness(now)
-        self._observe(event, now)
+        if self._observe is not None:
+            self._observe(event, now)
         self._machine.receive(event, now)
         self._drain(now)
 
@@ -95,14 +96,16 @@ class Pump:
             # Once per lateness: the timer that was missed fires later, and is armed anew after this event.
             self._timer_at = now
             event = LoopLate(lateness)
-            self._observe(event, now)
+            if self._observe is not None:
+                self._observe(event, now)
             self._machine.receive(event, now)
 
     def _drain(self, now: float) -> None:
         actions = self._machine.take_actions()
         if actions:
-            for action in actions:
-                self._observe(action, now)
+            if self._observe is not None:
+                for action in actions:
+                    self._observe(action, now)
             self._perform(actions)
         self._arm(now)
 

@@ -22,6 +22,10 @@ def initialise(families: Families, deployment: Deployment, site: str, process: s
         families.bad_messages.labels(kind)
     for kind in DRIVER_PROBLEM_KINDS:
         families.driver_problems.labels(kind)
+    if process == "agent":
+        for other in deployment.sites:
+            if other != site:
+                families.path_downs.labels(other)
     for group in deployment.groups_at(site):
         _group(families, group)
         if site in group.servers:

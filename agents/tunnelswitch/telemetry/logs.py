@@ -68,28 +68,34 @@ class QueuedSink:
                 self.dropped += 1
 
 
-def level_from(environment: Mapping[str, str]) -> int:
-    """The level that TUNNELSWITCH_LOG_LEVEL asks for; info without it.
+def level_from(environment: Mapping[str, str], otherwise: str = "info") -> int:
+    """The level that TUNNELSWITCH_LOG_LEVEL asks for; `otherwise` without it.
 
     Raises:
         TunnelswitchError: it is no level.
     """
-    name = environment.get(LEVEL_VARIABLE, "") or "info"
+    name = environment.get(LEVEL_VARIABLE, "") or otherwise
     if name.lower() not in LEVELS:
         raise TunnelswitchError(f"{LEVEL_VARIABLE} is {name!a}", f"use one of {', '.join(LEVELS)}")
     return LEVELS[name.lower()]
 
 
 def set_up_logs(
-    stream: TextIO | None = None, *, level: int | None = None, context: Mapping[str, str] | None = None
+    stream: TextIO | None = None,
+    *,
+    level: int | None = None,
+    quiet: bool = False,
+    context: Mapping[str, str] | None = None,
 ) -> QueuedSink:
-    """Send structlog's and the standard library's logs to `stream` (standard error). `context` goes with every line.
+    """Send structlog's and the standard library's logs to `stream` (standard error). `context` goes with every line;
+    `quiet` leaves out what is no trouble, unless the environment names a level.
 
     Raises:
         TunnelswitchError: the environment names no level.
     """
     stream = sys.stderr if stream is None else stream
-    level = level_from(os.environ) if level is None else level
+    if level is None:
+        level = level_from(os.environ, "warning" if quiet else "info")
     sink = QueuedSink(stream)
     atexit.register(sink.close)
     renderer: Any

@@ -7,7 +7,7 @@ and reads no clock of its own except at a scrape.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from prometheus_client import generate_latest
@@ -15,12 +15,14 @@ from prometheus_client import generate_latest
 from tunnelswitch.config import Deployment
 from tunnelswitch.core import actions, events, facts
 from tunnelswitch.core.facts import GroupRecord
+from tunnelswitch.core.patience import Patience
 from tunnelswitch.core.topology import Tunnel, tunnel_ends
 from tunnelswitch.telemetry.ages import PULLED, Ages
 from tunnelswitch.telemetry.families import Families
 from tunnelswitch.telemetry.initial import initialise
 from tunnelswitch.telemetry.phases import PHASES, phase_seconds
 from tunnelswitch.telemetry.spoken import Spoken
+from tunnelswitch.telemetry.windows import Windows
 
 COMMITS_WAITING_MAX = 256
 AFTER_MOVE_SECONDS = 2.0  # a gap that began so late after a move is none of its doing
@@ -44,6 +46,8 @@ class Metrics:
             deployment.detection.window_seconds,
         )
         self.families.registry.register(self.spoken)
+        self.windows = Windows(deployment.detection.limits)
+        self.families.registry.register(self.windows)
         self._commits: dict[str, float] = {}
         watches = process == "agent" and bool(deployment.sites[site].client_port)
         self._watched = {
@@ -103,6 +107,17 @@ class Metrics:
     def bus_state(self, connected: bool) -> None:
         """NATS came or went."""
         self.families.bus_connected.set(connected)
+        if connected:
+            self.families.bus_connections.inc()
+
+    def watch_windows(self, source: Callable[[], Mapping[str, Patience]]) -> None:
+        """Ask at every scrape how long each site may be silent."""
+        self.windows.source = source
+
+    def meta_leader(self, leader: str | None) -> None:
+        """JetStream's own leader was looked up; None: it is no site's node."""
+        for site in self._sites:
+            self.families.meta_leader.labels(site).set(site == leader)
 
     def watch_ovsdb(self, connected: Callable[[], bool]) -> None:
         """Ask at every scrape whether OVSDB answers."""
@@ -199,6 +214,8 @@ class Metrics:
 
     def _path(self, event: events.PathChanged, now: float) -> None:
         self.families.path_up.labels(event.site).set(event.path is facts.Path.UP)
+        if event.path is facts.Path.DOWN:
+            self.families.path_downs.labels(event.site).inc()
 
     def _leader(self, event: events.LeaderSeen, now: float) -> None:
         for site in self._sites:

@@ -23,7 +23,8 @@ class Ours:
     name: str = "tunnelswitch"
     faults: tuple[str, ...] = ("host-loss", "service-crash")
     does_not: str = (
-        "run on two sites alone: it needs a third that votes, and NATS; notice a service that runs and hangs"
+        "run on two sites alone: it needs a third that votes, and NATS; "
+        "notice a hung service before its clients go unanswered"
     )
 
     async def start(self, bed: Testbed) -> None:

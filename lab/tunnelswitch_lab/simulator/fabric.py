@@ -45,9 +45,7 @@ class Fabric:
         self._network = network
         self._switches = switches
         self._hypervisors = hypervisors
-        self.ends: dict[str, tuple[Tunnel, ...]] = {
-            site: tunnel_ends(group, site, ADDRESSES) for site in (*group.servers, *group.gateways)
-        }
+        self.ends: dict[str, tuple[Tunnel, ...]] = {site: tunnel_ends(group, site, ADDRESSES) for site in switches}
         self.ways = tuple(
             Way(gateway, near.interface, near.service, near.remote_site, far.interface)
             for gateway in group.gateways

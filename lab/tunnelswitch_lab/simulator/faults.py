@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tunnelswitch.core.facts import MoveRequest, Path
+from tunnelswitch.core.facts import DrainRequest, MoveRequest, Path
 from tunnelswitch_lab.simulator.hypervisor import PROMOTE_FAULTS
 from tunnelswitch_lab.simulator.network import around, both_ways
 from tunnelswitch_lab.simulator.setup import Setup
@@ -106,6 +106,25 @@ def _mend_but(world: World, site: str, kept: str) -> None:
     world.links_changed()
 
 
+def _halves(random_: random.Random, setup: Setup) -> Args:
+    """Two sets of sites that lose each other."""
+    return tuple(sorted(random_.sample(setup.sites, random_.randint(2, len(setup.sites) - 2))))
+
+
+def _ways_between(world: World, some: tuple[str, ...]) -> list[tuple[str, str]]:
+    return [way for one in some for other in world.sites if other not in some for way in both_ways(one, other)]
+
+
+def _split(world: World, *some: str) -> None:
+    world.network.cut(_ways_between(world, some))
+    world.links_changed()
+
+
+def _join(world: World, *some: str) -> None:
+    world.network.mend(_ways_between(world, some))
+    world.links_changed()
+
+
 def _flap(world: World, site: str, other: str) -> None:
     world.network.say(site, other, Path.DOWN)
 
@@ -194,6 +213,17 @@ def _unplug(world: World, site: str) -> None:
         world.switches[site].unplug(interface)
 
 
+def _reboot_switch(world: World, site: str) -> None:
+    """The site's Open vSwitch starts anew while our processes live: dark, with the stamps it had."""
+    switch = world.switches[site]
+    switch.unplugged |= switch.present
+    switch.server_ended()
+    switch.darken()
+    switch.followed = switch.present
+    switch.on_followed()
+    switch.on_change(site)
+
+
 def _restore(random_: random.Random, setup: Setup) -> Args:
     return (*_switched(random_, setup), random_.randint(1, 3))
 
@@ -225,6 +255,18 @@ def _pause(world: World, name: str) -> None:
 
 def _resume(world: World, name: str) -> None:
     world.resume(name)
+
+
+def _deputy(random_: random.Random, setup: Setup) -> Args:
+    """The switcher of a gateway that is not the only one."""
+    return (switcher_at(random_.choice(setup.group.gateways)),)
+
+
+def _lose_for_good(world: World, name: str) -> None:
+    """Nobody starts it again."""
+    if not world.gone:
+        world.gone.add(name)
+        world.processes[name].kill()
 
 
 def _crash_copy(world: World, service: str, site: str) -> None:
@@ -260,11 +302,22 @@ def _begin_operator(world: World, target: str, late: bool) -> None:
     world.bus.publish("operator", gateway, MoveRequest(world.group.name, stamp, target, "operator"))
 
 
+def _drain(random_: random.Random, setup: Setup) -> Args:
+    return (random_.choice(setup.group.servers), random_.random() < 0.7, random_.random() < 0.2)
+
+
+def _begin_drain(world: World, site: str, drained: bool, late: bool) -> None:
+    stamp = min(world.judge.records) if late else world.record.stamp
+    request = DrainRequest(world.group.name, stamp, site, drained, "operator")
+    world.bus.publish("operator", world.group.gateways[0], request)
+
+
 FAULTS: dict[str, FaultKind] = {
     "cut": FaultKind(_pair, _cut, _mend, 2.0),
     "cut_one_way": FaultKind(_pair, _cut_one_way, _mend_one_way, 1.5),
     "cut_but": FaultKind(_part, _cut_but, _mend_but, 1.0, lambda setup: len(setup.sites) > 3),
     "isolate": FaultKind(_site, World.isolate, World.rejoin, 2.0),
+    "split": FaultKind(_halves, _split, _join, 1.5, lambda setup: len(setup.sites) > 3),
     "flap": FaultKind(_pair, _flap, _unflap),
     "bad_bus": FaultKind(_bad_bus, _begin_bad_bus, _end_bad_bus),
     "stall_bus": FaultKind(_site, _stall, _release),
@@ -277,13 +330,16 @@ FAULTS: dict[str, FaultKind] = {
     "ovsdb_away": FaultKind(_switched, World.lose_ovsdb, World.regain_ovsdb),
     "vswitchd_hangs": FaultKind(_switched, _hang, _unhang, 0.7),
     "unplug": FaultKind(_switched, _unplug, weight=0.7),
+    "reboot_switch": FaultKind(_switched, _reboot_switch, weight=0.7),
     "crash": FaultKind(_crash_soon, _begin_crash_soon, _start, 2.0),
     "pause": FaultKind(_process, _pause, _resume, 1.5),
+    "lose_for_good": FaultKind(_deputy, _lose_for_good, weight=0.7, possible=lambda s: len(s.group.gateways) > 1),
     "lose_host": FaultKind(_site, World.lose_host, World.boot, 2.0),
     "crash_copy": FaultKind(_copy, _crash_copy, weight=1.5),
     "promotions": FaultKind(_promotions, _begin_promotions, _end_promotions),
     "lose_checkpoints": FaultKind(_none, _lose_checkpoints, weight=0.7),
     "operator": FaultKind(_operator, _begin_operator, weight=1.5),
+    "drain": FaultKind(_drain, _begin_drain, weight=0.7),
     "forget_writes": FaultKind(lambda random_, setup: (random_.randint(1, 2),), _forget_writes),
     "restore_ovsdb": FaultKind(_restore, _begin_restore),
 }

@@ -41,6 +41,10 @@ class Copy:
 class Hypervisor:
     """Both copies of one service.
 
+    Attributes:
+        fault: what goes wrong with promotions, one of PROMOTE_FAULTS.
+        revives: can a copy begin again as a standby?
+
     Args:
         tell: (site, event) to the agent there.
         changed: called after anything that clients could see.
@@ -64,6 +68,7 @@ class Hypervisor:
             secondary: Copy(service, secondary, f"{service}-s0", "standby", first),
         }
         self.fault: str | None = None
+        self.revives = True
         self._parents = {copy.run: copy.synced_with for copy in self.copies.values() if copy.run != copy.synced_with}
         self._timeline = timeline
         self._seconds = seconds
@@ -159,7 +164,7 @@ class Hypervisor:
         """A stopped or stale copy begins again as a standby of the other one, as a new run."""
         copy, other = self.copies[site], self.other(site)
         stale = copy.role == "standby" and copy.peer_lost
-        if (copy.alive and not stale) or other.role != "active":
+        if not self.revives or (copy.alive and not stale) or other.role != "active":
             return False
         self._runs += 1
         copy.run, copy.role, copy.synced_with = f"{self.service}-{site[0]}{self._runs}", "standby", other.run

@@ -40,6 +40,7 @@ class Judge:
         records: every record that was ever acknowledged or stored, by stamp.
         opened: the site that opened its gate first, by (epoch, decision).
         promised: by site the stamp under which it, being the active, closed its gate.
+        wishes: (stamp, target) of every move that an operator asked for.
         last_served: the run that clients reached last, by service.
     """
 
@@ -52,6 +53,7 @@ class Judge:
         self.last_served = {name: part.copies[world.group.preferred].run for name, part in world.hypervisors.items()}
         self.served_since_commit: set[str] = set()
         self.restored: set[str] = set()
+        self.wishes: set[tuple[Stamp, str]] = set()
 
     def state(self) -> None:
         """Something changed that clients could see."""
@@ -80,6 +82,16 @@ class Judge:
         self.records[after.stamp] = after
         self.committed_at = self.world.now
         self.served_since_commit = {one.site for one in self.world.reached}
+
+    def opens_anew(self, taken: Taken) -> bool:
+        """Did a server open its gate just now, on a decision in force, with several gateways (only then is the way of
+        the old copy's clients a matter of its own)? Putting back what somebody removed by hand opens nothing anew, and
+        a transaction that lands after a newer decision is judged by whom clients reach."""
+        world = self.world
+        opening = taken.present - taken.was_present - world.switches[taken.site].unplugged
+        newest, record = max(self.records), self.records[taken.stamp]
+        in_force = (newest.epoch, newest.decision_id) == (taken.stamp.epoch, taken.stamp.decision_id)
+        return bool(opening) and in_force and taken.site in world.group.servers and len(record.gateways) > 1
 
     def _apply(self, rule: str, wrong: str | None) -> None:
         if wrong is not None:
@@ -166,12 +178,9 @@ def promise_kept(judge: Judge, taken: Taken) -> str | None:
 
 
 def certified(judge: Judge, taken: Taken) -> str | None:
-    """Only with several gateways is the way of the old copy's clients a matter of its own. Putting back what somebody
-    removed by hand opens nothing anew."""
+    """The old copy must be out of reach before another one can be reached."""
     world = judge.world
-    record = judge.records[taken.stamp]
-    opening = taken.present - taken.was_present - world.switches[taken.site].unplugged
-    if taken.site not in world.group.servers or len(record.gateways) == 1 or not opening:
+    if not judge.opens_anew(taken):
         return None
     for way in world.fabric.joined():
         if way.site != taken.site and way.site not in world.network.unpowered:
@@ -179,6 +188,19 @@ def certified(judge: Judge, taken: Taken) -> str | None:
                 f"{taken.site} opens under {taken.stamp} while {way.gateway} still leads to {way.site}, which is open"
             )
     return None
+
+
+def marked(judge: Judge, taken: Taken) -> str | None:
+    """With several gateways, what is exposed is held by Q voters, so that no store can forget it unnoticed."""
+    world, record = judge.world, judge.records[taken.stamp]
+    if not judge.opens_anew(taken) or judge.restored:
+        return None
+    decision = (taken.stamp.epoch, taken.stamp.decision_id)
+    stored = {voter: world.switches[voter].stored.get(taken.group) for voter in record.voters}
+    holders = [voter for voter, mark in stored.items() if mark and (mark.epoch, mark.decision_id) == decision]
+    if len(holders) >= quorum(len(record.voters)):
+        return None
+    return f"{taken.site} opens under {taken.stamp}, which only {', '.join(holders) or 'nobody'} holds"
 
 
 # ---------------------------------------------------------------------- when the store takes a record
@@ -217,6 +239,20 @@ def in_sync_target(judge: Judge, before: GroupRecord, after: GroupRecord) -> str
         if named and not names_run(before.active_run, name, copy.synced_with):
             return f"{copy.run} was in sync with {copy.synced_with}, not with {before.active_run}"
     return None
+
+
+def drained_rest(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | None:
+    if after.active == before.active or after.reason in (Reason.PROMOTE_FAILED, Reason.RECOVERY):
+        return None
+    return f"{after.active} is drained and becomes active by {after.stamp}" if after.active in before.drained else None
+
+
+def asked_for(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | None:
+    if after.reason is not Reason.OPERATOR or after.active == before.active or before.active in before.drained:
+        return None
+    if (before.stamp, after.active) in judge.wishes:
+        return None
+    return f"nobody asked under {before.stamp} that {after.active} serve"
 
 
 def fresh_votes(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | None:
@@ -267,6 +303,8 @@ def service_returns(judge: Judge) -> str | None:
     world = judge.world
     if all_served(world):
         return None
+    if world.store.forgot and world.record.stamp in world.complaints:
+        return None  # what was forgotten, and whom it named, only a person can say
     if could_serve(world):
         return f"all is healed, and nobody serves under {world.record.stamp}"
     if world.record.stamp not in world.complaints:
@@ -288,7 +326,7 @@ def could_serve(world: World) -> bool:
     theirs = [part.copies[there] for _, part in parts]
     here_all = all(c.alive and names_run(record.active_run, c.service, c.run) for c in mine)
     there_all = all(c.alive and names_run(record.standby_run, c.service, c.run) for c in theirs)
-    return here_all or (record.in_sync and there_all)
+    return here_all or (record.in_sync and there_all and there not in record.drained)
 
 
 STATE_RULES: dict[str, Callable[[Judge], str | None]] = {
@@ -303,6 +341,7 @@ SWITCH_RULES: dict[str, Callable[[Judge, Taken], str | None]] = {
     "I2 only the active opens": only_the_active_opens,
     "I4 promise kept": promise_kept,
     "I4 certificate": certified,
+    "I2 marked by a quorum": marked,
 }
 COMMIT_RULES: dict[str, Callable[[Judge, GroupRecord, GroupRecord], str | None]] = {
     "I2 stamps are unique": stamps_are_unique,
@@ -311,6 +350,8 @@ COMMIT_RULES: dict[str, Callable[[Judge, GroupRecord, GroupRecord], str | None]]
     "I4 fresh votes": fresh_votes,
     "I4 true proof": true_proof,
     "I4 never exposed": never_exposed,
+    "I4 drained": drained_rest,
+    "I4 asked for": asked_for,
 }
 FINAL_RULE = "I6 service returns"
 SPIN_RULE = "I6 comes to rest"

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import replace
 
-from tunnelswitch.core.facts import Applied, Handover, MoveRequest, Path, Proof
+from tunnelswitch.core.facts import Applied, DrainRequest, Handover, MoveRequest, Path, Proof
 from tunnelswitch_lab.simulator.network import both_ways
 from tunnelswitch_lab.simulator.running import unlogged
 from tunnelswitch_lab.simulator.setup import GROUP, Setup
@@ -18,6 +18,7 @@ from tunnelswitch_lab.simulator.trace import line
 from tunnelswitch_lab.simulator.world import World, switcher_at
 
 Scenario = Callable[[World], None]
+SEVERAL_GATEWAYS = {"switcher-dead": ("gateway", "branch")}
 SCENARIOS: dict[str, Scenario] = {}
 QUIET_SECONDS = 0.5
 REPEATED = (Applied, Proof, Handover)  # said again and again while they matter, since a message may be lost
@@ -44,7 +45,8 @@ def told(name: str) -> str:
         lines.append(line(now, who, what))
 
     with unlogged():
-        world = World(Setup(group=replace(GROUP, hysteresis_seconds=1.0)), told=hear)
+        gateways = SEVERAL_GATEWAYS.get(name, GROUP.gateways)
+        world = World(Setup(group=replace(GROUP, hysteresis_seconds=1.0, gateways=gateways)), told=hear)
         world.start()
         world.run(QUIET_SECONDS)
         play(world)
@@ -60,6 +62,11 @@ def told(name: str) -> str:
 
 def _move(world: World, target: str) -> None:
     world.bus.publish("operator", "gateway", MoveRequest(GROUP.name, world.record.stamp, target, "alice"))
+
+
+def _drain(world: World, site: str, *, drained: bool) -> None:
+    request = DrainRequest(GROUP.name, world.record.stamp, site, drained, "alice")
+    world.bus.publish("operator", "gateway", request)
 
 
 @scenario
@@ -113,7 +120,8 @@ def gateway_isolated(world: World) -> None:
 @scenario
 def gateway_restored_from_backup(world: World) -> None:
     """After a failover somebody puts an old database file in the place of the gateway's: it names the old tunnel and
-    the old stamp. The switcher's record is higher, so the file is brought up to it at once, under the guard."""
+    the old stamp. The gateway comes up dark; the switcher's record is higher than the file, which is brought up to it
+    at once, under the guard."""
     world.lose_host("primary")
     world.run(1.0)
     world.restore_ovsdb("gateway", 1)
@@ -176,15 +184,28 @@ def double_fault(world: World) -> None:
 
 @scenario
 def drain(world: World) -> None:
-    """Before maintenance an operator asks that the secondary serve. The active consents by closing its end for good
-    under this stamp, which is the proof; the move is one epoch. Then the primary's host is switched off, and clients
-    notice nothing."""
-    _move(world, "secondary")
+    """Before maintenance an operator drains the primary. That is written down first; then the active consents by
+    closing its end for good under this stamp, which is the proof, and the move is one epoch. The host is switched off,
+    and clients notice nothing. It comes back as a standby that nothing moves to, whatever happens, until undrained."""
+    _drain(world, "primary", drained=True)
     world.run(1.0)
     world.lose_host("primary")
     world.run(1.0)
     world.boot("primary")
-    world.run(1.5)
+    world.run(2.0)
+    world.hypervisors[SERVICE].crash("secondary")
+    world.run(0.3)
+    _drain(world, "primary", drained=False)
+    world.run(1.0)
+
+
+@scenario
+def switcher_dead(world: World) -> None:
+    """With two gateways one has lost its switcher. When the primary is lost the other one's switcher decides; the
+    gateway without one is brought to the record by its own agent, after a quarter of a second and a confirmed read."""
+    world.processes[switcher_at("branch")].kill()
+    world.lose_host("primary")
+    world.run(2.5)
 
 
 @scenario

@@ -127,6 +127,11 @@ class SimulatedStore:
             self.forgot = True
         return max(lost, 0)
 
+    def put_back(self, record: GroupRecord) -> None:
+        """Somebody writes an old record over the one in force, as from a backup; revisions go on from there."""
+        _, revision = self.last(record.group)
+        self.history[record.group].append((record, revision + 1))
+
 
 def _give_up(answer: Answer[Read] | Answer[int], error: Exception) -> None:
     answer.set(error=error)

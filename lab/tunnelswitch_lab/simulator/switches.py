@@ -65,6 +65,7 @@ class Switch:
         self.snapshots: list[tuple[dict[str, Stamp], frozenset[str]]] = []
         self._timeline = timeline
         self._waiting: list[Callable[[], None]] = []
+        self._life = 0
 
     def seen(self) -> DataPlaneSeen:
         return DataPlaneSeen(dict(self.stored), self.present)
@@ -89,13 +90,13 @@ class Switch:
             answer.set(SwitchFailed(action.group, f"{action.stamp} is older than {action.expected}"))
         else:
             session.lands_at = max(session.lands_at, self._timeline.now + self.commit_seconds)
-            self._timeline.at(session.lands_at, self._take, action, answer, clock, submitted_at)
+            self._timeline.at(session.lands_at, self._take, action, answer, clock, submitted_at, self._life)
             late = SwitchFailed(action.group, "no answer in time")
             self._timeline.after(action.deadline_seconds, answer.set, late)
         return answer
 
-    def _take(self, action: ApplyTunnels, answer: Answer[Result], clock: Clock, submitted_at: float) -> None:
-        if not self.up:
+    def _take(self, action: ApplyTunnels, answer: Answer[Result], clock: Clock, submitted_at: float, life: int) -> None:
+        if not self.up or life != self._life:
             answer.set(SwitchFailed(action.group, "OVSDB is gone"))
             return
         before = self.stored.get(action.group)
@@ -140,6 +141,10 @@ class Switch:
         if not hung:
             self._follow()
 
+    def server_ended(self) -> None:
+        """What was sent to this ovsdb-server and not taken yet ends with it."""
+        self._life += 1
+
     def unplug(self, interface: str) -> None:
         """Somebody removes a port by hand."""
         self._remember()
@@ -149,15 +154,19 @@ class Switch:
         self._timeline.after(self.follow_seconds, self._follow)
 
     def darken(self) -> None:
-        """Before vswitchd starts, `tunnelswitch darken` takes the client tunnels away."""
-        self.present = self.followed = frozenset()
+        """Between ovsdb-server and vswitchd `tunnelswitch darken` takes the client tunnels away."""
+        self.present = frozenset()
 
     def restore(self, back: int) -> bool:
-        """OVSDB starts again from an old file. Returns whether there was one."""
+        """Open vSwitch starts again from an old file, dark. Returns whether there was one."""
         if not self.snapshots:
             return False
         stored, present = self.snapshots[-min(back, len(self.snapshots))]
         self.stored, self.present = dict(stored), present
+        self.server_ended()
+        self.darken()
+        self.followed = self.present
+        self.on_followed()
         self.on_change(self.site)
         self._timeline.after(self.follow_seconds, self._follow)
         return True

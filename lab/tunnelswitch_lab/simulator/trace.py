@@ -41,6 +41,8 @@ def phrase(what: object) -> str:
             return f"asks for a hand-over to {target} under {stamp} ({reason})"
         case facts.MoveRequest(stamp=stamp, target=target, asked_by=who):
             return f"asks under {stamp} that {target} serve ({who})"
+        case facts.DrainRequest(stamp=stamp, site=site, drained=drained, asked_by=who):
+            return f"asks under {stamp} that {site} {'serve nobody' if drained else 'may serve again'} ({who})"
         case facts.Applied(stamp=stamp, tunnels_present=present):
             return f"its switch follows {stamp}: {', '.join(present) or 'no tunnel'}"
         case facts.Serving(stamp=stamp):

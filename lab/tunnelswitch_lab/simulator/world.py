@@ -13,6 +13,7 @@ from tunnelswitch.core import actions, events, facts
 from tunnelswitch.core.deciding import GroupDecider
 from tunnelswitch.core.evidence import Evidence
 from tunnelswitch.core.facts import GroupRecord, Path, Reason
+from tunnelswitch.core.following import Follower
 from tunnelswitch.core.gate import Gate
 from tunnelswitch.core.gateway import SiteAgent
 from tunnelswitch.core.hosting import HostedGroup
@@ -79,6 +80,7 @@ class World:
         self.healed = False
         self.bad_bus_until = float("-inf")
         self._mute_until: dict[str, float] = {}
+        self.gone: set[str] = set()
         self._starts = 0
         self._unanswered_since: dict[tuple[str, str], float] = {}
         self._complained: set[tuple[str, str]] = set()
@@ -132,6 +134,8 @@ class World:
         """Start, or start again, processes; all if none is named."""
         for name in names or self.names:
             site = site_of(name)
+            if name in self.gone:
+                continue
             if name in self.processes:
                 self.processes[name].kill()
                 self._mute_until[name] = self.now
@@ -155,7 +159,7 @@ class World:
         others = tuple(other for other in self.sites if other != site)
         member = Member(site, incarnation, (group,), others, timing, self.clocks[site].local())
         if site not in group.servers:
-            return SiteAgent(member), None, {}
+            return SiteAgent(member, (Follower(member, Gate(group, site, self.fabric.ends[site])),)), plane, {}
         drivers = {name: DriverPort(part, site) for name, part in self.hypervisors.items()}
         return ServerAgent(member, (HostedGroup(member, Gate(group, site, self.fabric.ends[site])),)), plane, drivers
 
@@ -171,14 +175,15 @@ class World:
 
     def _tell_plane(self, process: Process) -> None:
         site = process.site
-        if process.name != site or site in self.group.servers:
-            process.post(self.switches[site].seen())
+        process.post(self.switches[site].seen())
         if process.name == site:
             for other in self.sites:
                 if other != site:
                     process.post(events.PathChanged(other, self.network.bfd(site, other)))
 
     def _said(self, sender: str, message: actions.Message) -> None:
+        if isinstance(message, facts.MoveRequest):
+            self.judge.wishes.add((message.stamp, message.target))
         if type(message) is not facts.Heartbeat:
             if isinstance(message, facts.Decision) and message.action in REFUSALS:
                 self.complaints.add(message.stamp)
@@ -243,8 +248,7 @@ class World:
 
     def _plane_changed(self, site: str) -> None:
         for process in self.at_site(site):
-            if process.name != site or site in self.group.servers:
-                process.post(self.switches[site].seen())
+            process.post(self.switches[site].seen())
 
     def _taken(self, taken: Taken) -> None:
         if self.told is not None:
@@ -305,6 +309,7 @@ class World:
         for process in self.at_site(site):
             process.kill()
         self.network.power(site, on=False)
+        self.switches[site].server_ended()
         for hypervisor in self.hypervisors.values():
             if site in hypervisor.copies:
                 hypervisor.power_lost(site)
@@ -316,6 +321,7 @@ class World:
             return
         if site in self.switches:
             self.switches[site].darken()
+            self.switches[site].followed = self.switches[site].present
         self.network.power(site, on=True)
         self.network.restarted(site)
         self.clocks[site] = self._clock(site)
@@ -344,6 +350,7 @@ class World:
     def lose_ovsdb(self, site: str) -> None:
         """ovsdb-server ends; vswitchd goes on with what it has."""
         self.switches[site].up = False
+        self.switches[site].server_ended()
         for process in self.at_site(site):
             process.post(events.DataPlaneLost("gone"))
 
@@ -387,7 +394,7 @@ class World:
             if not switch.up:
                 self.regain_ovsdb(site)
         for hypervisor in self.hypervisors.values():
-            hypervisor.fault = None
+            hypervisor.fault, hypervisor.revives = None, True
         for name, process in list(self.processes.items()):
             process.crash_in = None
             if process.paused:

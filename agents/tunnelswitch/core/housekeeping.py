@@ -1,0 +1,74 @@
+"""Changes of a group's record that move nobody: what an operator drained, a re-arm after a needless self-fence, and
+whether the standby is in sync (PROTOCOL R3, R7).
+
+A re-arm voids all evidence, so nothing is changed that does not have to be, and a loss of protection must stand for a
+while.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tunnelswitch.core.evidence import Evidence
+from tunnelswitch.core.facts import DrainRequest, GroupRecord, Reason
+
+# The active's word that its standby is lost must stand for so long before the record says so.
+PROTECTION_HOLD_SECONDS = 0.3
+
+
+class Housekeeping:
+    """Of one group, on the evidence that its switcher has."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self.due_at: float | None = None
+        self._seen: tuple[tuple[bool, str, str], float] | None = None
+
+    def void(self) -> None:
+        """A new stamp is in force."""
+        self._seen = None
+
+    def change(self, record: GroupRecord, now: float) -> GroupRecord | None:
+        """The record as it should be, its stamp not yet raised; None if nothing is due. `due_at` says when something
+        will be, if time alone can bring it."""
+        return self._drained(record) or self._rearmed(record, now) or self._protection(record, now)
+
+    def _drained(self, record: GroupRecord) -> GroupRecord | None:
+        wish = self.evidence.drain
+        if wish is None:
+            return None
+        drained = drained_after(record, wish)
+        what = "is drained" if wish.drained else "may serve again"
+        evidence = (f"{wish.asked_by} asks: {wish.site} {what}",)
+        return replace(record, drained=drained, reason=Reason.OPERATOR, evidence=evidence)
+
+    def _rearmed(self, record: GroupRecord, now: float) -> GroupRecord | None:
+        beat = self.evidence.fresh(record.active, now)
+        if beat is None or beat.marks.get(record.group) != record.stamp:
+            return None  # what it said of an earlier stamp has been answered
+        if not any(status.self_fenced for status in self.evidence.statuses(record.active, now).values()):
+            return None
+        evidence = (f"{record.active} closed itself under {record.stamp} and is in touch again",)
+        return replace(record, reason=Reason.REARM, evidence=evidence)
+
+    def _protection(self, record: GroupRecord, now: float) -> GroupRecord | None:
+        should = self.evidence.protection(record, now)
+        if should is None or should == (record.in_sync, record.active_run, record.standby_run):
+            self._seen = None
+            return None
+        if self._seen is None or self._seen[0] != should:
+            self._seen = (should, now)
+        in_sync, active_run, standby_run = should
+        due = self._seen[1] + (0.0 if in_sync else PROTECTION_HOLD_SECONDS)
+        if now < due:
+            self.due_at = due
+            return None
+        evidence = ("standby is in sync",) if in_sync else (f"{record.active} has no standby in sync",)
+        changed = replace(record, in_sync=in_sync, active_run=active_run, standby_run=standby_run)
+        return replace(changed, reason=Reason.PROTECTION, evidence=evidence)
+
+
+def drained_after(record: GroupRecord, wish: DrainRequest) -> tuple[str, ...]:
+    """The drained sites once `wish` is granted."""
+    others = tuple(site for site in record.drained if site != wish.site)
+    return (*others, wish.site) if wish.drained else others

@@ -1,0 +1,182 @@
+"""What an operator asks of the switchers: that another site serve, that a site serve nobody, that it may again.
+
+A request names the stamp it was made under and is void under any other, so that nobody moves what has moved already. It
+is repeated until it is answered: one message may be lost. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import socket
+from collections.abc import AsyncIterator, Callable
+
+from tunnelswitch.config import Deployment
+from tunnelswitch.core.facts import Decision, DrainRequest, Epoch, GroupRecord, MoveRequest, Serving
+from tunnelswitch.errors import RecordMissingError, RefusedError
+from tunnelswitch.ports import Bus, Epochs
+from tunnelswitch.processes.frame import operator_bus, operator_epochs
+
+HEARS = ("decision", "epoch", "record", "serving")
+READ_SECONDS = 3.0
+ASK_AGAIN_SECONDS = 1.0
+HEARD_MAX = 4096
+NAME_MAX = 64
+
+Tell = Callable[[str], object]
+
+
+class Operator:
+    """A person's side of the bus and of the epoch store.
+
+    Args:
+        tell: gets a line when something worth waiting for has happened.
+    """
+
+    def __init__(self, epochs: Epochs, tell: Tell) -> None:
+        self._tell = tell
+        self._epochs = epochs
+        self._bus: Bus
+        self._heard: asyncio.Queue[object] = asyncio.Queue(HEARD_MAX)
+        self.asked_by = f"{getpass.getuser()}@{socket.gethostname()}"[:NAME_MAX]
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def connected(cls, deployment: Deployment, tell: Tell) -> AsyncIterator[Operator]:
+        """Connect to both.
+
+        Raises:
+            BusUnreachableError: no NATS server lets us in.
+        """
+        async with operator_epochs(deployment) as epochs:
+            operator = cls(epochs, tell)
+            async with operator_bus(deployment, HEARS, operator._hear) as operator._bus:
+                yield operator
+
+    def _hear(self, event: object) -> None:
+        with contextlib.suppress(asyncio.QueueFull):  # asked again in a second
+            self._heard.put_nowait(event)
+
+    async def record(self, group: str) -> GroupRecord:
+        """The group's record, confirmed.
+
+        Raises:
+            EpochStoreError: the store does not answer.
+            RecordMissingError: there is none.
+        """
+        found, _ = await self._epochs.read(group, READ_SECONDS)
+        if found is None:
+            raise RecordMissingError(
+                f"group {group} has no record", "run `tunnelswitch init`, or `recover` if it had one"
+            )
+        return found
+
+    # ------------------------------------------------------------------ wishes
+
+    async def switchover(self, group: str, target: str, wait_seconds: float) -> GroupRecord:
+        """Have `target` serve the group, and wait until it does.
+
+        Raises:
+            RefusedError: a switcher said why not, or none answered in time.
+        """
+
+        def wish(record: GroupRecord) -> MoveRequest:
+            return MoveRequest(group, record.stamp, target, self.asked_by)
+
+        record = await self.record(group)
+        if record.active == target:
+            return record
+        record = await self._until(group, record, wish, lambda now: now.active == target, wait_seconds, final=True)
+        self._tell(f"{group}: {target} is to serve, by epoch {record.stamp.epoch}")
+        await self._serving(record, wait_seconds)
+        return record
+
+    async def drain(self, group: str, site: str, *, drained: bool, wait_seconds: float) -> GroupRecord:
+        """Have `site` serve nobody, or allow it again; when it served the group, wait until another site does.
+
+        Raises:
+            RefusedError: a switcher said why not, or none answered in time. What was drained stays so.
+        """
+
+        def wish(record: GroupRecord) -> DrainRequest:
+            return DrainRequest(group, record.stamp, site, drained, self.asked_by)
+
+        def done(record: GroupRecord) -> bool:
+            return (site in record.drained) is drained
+
+        record = await self.record(group)
+        if not done(record):
+            record = await self._until(group, record, wish, done, wait_seconds, final=True)
+        self._tell(f"{group}: {site} {'is drained' if drained else 'may serve again'}")
+        if drained and record.active == site:
+            record = await self._until(group, record, None, lambda now: now.active != site, wait_seconds)
+            await self._serving(record, wait_seconds)
+        return record
+
+    # ------------------------------------------------------------------ answers
+
+    async def _until(
+        self,
+        group: str,
+        record: GroupRecord,
+        wish: Callable[[GroupRecord], MoveRequest | DrainRequest] | None,
+        done: Callable[[GroupRecord], bool],
+        wait_seconds: float,
+        *,
+        final: bool = False,
+    ) -> GroupRecord:
+        """Ask until the record is as wished. `final`: the first refusal of this very wish ends it."""
+        refusal = ""
+        try:
+            async with asyncio.timeout(wait_seconds):
+                while not done(record):
+                    if wish is not None:
+                        self._bus.publish(wish(record))
+                    heard = await self._answer(group, record)
+                    if isinstance(heard, str):
+                        refusal = heard
+                        if final and "not in force" not in heard:
+                            raise RefusedError(f"{group}: {heard}")
+                    record = heard if isinstance(heard, GroupRecord) else await self.record(group)
+        except TimeoutError:
+            why = refusal or "no switcher has answered"
+            raise RefusedError(
+                f"{group}: {why}", f"waited {wait_seconds:g} s; `tunnelswitch status` shows who is there"
+            ) from None
+        return record
+
+    async def _answer(self, group: str, record: GroupRecord) -> GroupRecord | str | None:
+        """The next record above `record`, or a refusal under it; None if nothing came for a while."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ASK_AGAIN_SECONDS):
+                while True:
+                    match await self._heard.get():
+                        case Epoch(record=newer) if newer.group == group and newer.stamp > record.stamp:
+                            return newer
+                        case Decision() as said if (said.group, said.action) == (group, "refuse"):
+                            if said.stamp == record.stamp and self._is_about_us(said.reason):
+                                return said.reason
+        return None
+
+    def _is_about_us(self, reason: str) -> bool:
+        return reason.startswith(("operator", self.asked_by))
+
+    async def _serving(self, record: GroupRecord, wait_seconds: float) -> None:
+        group, decision = record.group, (record.stamp.epoch, record.stamp.decision_id)
+        try:
+            async with asyncio.timeout(wait_seconds):
+                while True:
+                    match await self._heard.get():
+                        case Serving() as told if told.group == group and told.site == record.active:
+                            if (told.stamp.epoch, told.stamp.decision_id) == decision:
+                                self._tell(f"{group}: {record.active} serves")
+                                return
+                        case Epoch(record=newer) if newer.group == group and newer.active != record.active:
+                            why = "; ".join(newer.evidence) or str(newer.reason)
+                            raise RefusedError(f"{group}: {record.active} could not take over: {why}")
+        except TimeoutError:
+            raise RefusedError(
+                f"{group}: the record names {record.active}, and it has not said that it serves",
+                "see its agent's log; `tunnelswitch status`",
+            ) from None

@@ -1,0 +1,110 @@
+"""What an operator asks for, on real parts, by the commands that an operator types."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+
+import pytest
+from running_lab import Running
+
+from tunnelswitch.pki.identities import STORE_ACCOUNT
+from tunnelswitch_lab import messaging, netns, procs
+from tunnelswitch_lab.agents import executable
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
+
+
+async def command(running: Running, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `tunnelswitch NAME` at the gateway."""
+    layout = running.bed.layout
+    words = [str(executable()), name, "--config", str(layout.deployment_file), *arguments]
+
+    def call() -> subprocess.CompletedProcess[str]:
+        with netns.entered(layout.gateway.namespace):
+            return subprocess.run(words, capture_output=True, text=True, timeout=40, check=False)
+
+    return await asyncio.to_thread(call)
+
+
+async def test_a_site_is_drained_and_its_clients_hardly_notice(running: Running) -> None:
+    watching = asyncio.create_task(asyncio.to_thread(running.client.watch, 4.0))
+    await asyncio.sleep(0.5)
+    drained = await command(running, "drain", "--site", "primary")
+    assert (drained.returncode, drained.stderr) == (0, "")
+    assert drained.stdout.splitlines() == ["voip: primary is drained", "voip: secondary serves"]
+    view = await watching
+    assert view.copies == ["primary", "secondary"]
+    assert running.tunnels() == {"t3-pbx"}
+
+    back = await command(running, "switchover", "--to", "primary", "--wait", "3")
+    assert back.returncode == 1
+    assert "primary is drained (tunnelswitch undrain)" in back.stderr
+    assert (await command(running, "undrain", "--site", "primary")).stdout == "voip: primary may serve again\n"
+    assert running.tunnels() == {"t3-pbx"}, "nothing moves back by itself"
+
+
+async def test_a_switchover_that_would_lose_state_is_refused_with_the_reason(running: Running) -> None:
+    standby = running.proc("service-secondary")
+    standby.signal(9)
+    await procs.wait_gone([standby.pid], 5.0)
+    await asyncio.sleep(1.0)
+    refused = await command(running, "switchover", "--to", "secondary", "--wait", "5")
+    assert refused.returncode == 1
+    assert "voip: operator: " in refused.stderr
+    assert "not in sync" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert running.client.watch(0.5).copies == ["primary"]
+
+
+async def test_a_lost_record_is_recovered_above_every_mark_and_nothing_moves(running: Running) -> None:
+    assert (await command(running, "switchover", "--to", "secondary")).returncode == 0
+    nothing = await command(running, "recover")
+    assert nothing.returncode == 1
+    assert "nothing is lost" in nothing.stderr
+
+    watching = asyncio.create_task(asyncio.to_thread(running.client.watch, 12.0))
+    await messaging.wipe(running.bed.layout)
+    await asyncio.sleep(1.5)
+    recovered = await command(running, "recover")
+    assert recovered.returncode == 0, recovered.stderr
+    assert "secondary is active" in recovered.stdout
+
+    async def higher() -> bool:
+        return await running.epoch() == 3
+
+    await running.until(higher, "epoch 3")
+    assert (await watching).copies == ["secondary"]
+    assert running.tunnels() == {"t3-pbx"}
+
+
+async def test_a_record_that_is_no_record_is_recovered_too(running: Running) -> None:
+    layout = running.bed.layout
+
+    async def spoil() -> None:
+        client = await messaging.connect(layout, layout.gateway, STORE_ACCOUNT)
+        await client.jetstream().publish(f"$KV.tunnelswitch-{layout.name}.voip", b"not a record")
+        await client.close()
+
+    await netns.run_inside(layout.gateway.namespace, spoil)
+    await asyncio.sleep(1.5)
+    assert running.client.watch(0.5).copies == ["primary"]
+    recovered = await command(running, "recover")
+    assert recovered.returncode == 0, recovered.stderr
+    assert running.client.watch(0.5).copies == ["primary"]
+
+
+async def test_recover_wants_to_hear_every_site(running: Running) -> None:
+    agent = running.proc("agent-secondary")
+    agent.signal(9)
+    await messaging.wipe(running.bed.layout)
+    refused = await command(running, "recover")
+    assert refused.returncode == 1
+    assert "no heartbeat of secondary" in refused.stderr
+    assert (await command(running, "recover", "--without", "secondary")).returncode == 0
+    assert running.client.watch(0.5).copies == ["primary"]
+
+
+async def test_reconfigure_has_nothing_to_do_where_the_file_is_as_the_record(running: Running) -> None:
+    done = await command(running, "reconfigure")
+    assert done.stdout == "voip: voters primary, secondary, gateway; gateways gateway\n"
