@@ -15,7 +15,7 @@ from tunnelswitch_lab.matrix.machine import (
     SetClocks,
     SmallDisk,
 )
-from tunnelswitch_lab.matrix.processes import PROVEN, UNAWARE
+from tunnelswitch_lab.matrix.processes import OUTAGE, PROVEN, UNAWARE
 from tunnelswitch_lab.matrix.steps import Inject, Kill, Start, UntilAnswered, Wait
 
 _GATEWAY = names.GATEWAY
@@ -67,7 +67,8 @@ def _databases() -> list[Case]:
             "ovsdb-gateway-gone",
             "kills the gateway's OVSDB server, which is started again after 4 s",
             (Kill(database), Wait(4.0), Start(database)),
-            UNAWARE,
+            OUTAGE,
+            settle_seconds=5.0,
         ),
     ]
 

@@ -88,7 +88,14 @@ def _switches() -> list[Case]:
 
 
 def _databases() -> list[Case]:
-    return [case(f"ovsdb-{site}") for site in names.SITES for case in (_killed, _hangs)]
+    """Without its database's server ovs-vswitchd does not run its userspace datapath: the site is off the WAN until it
+    has connected anew. A server that hangs keeps the connection, and packets flow."""
+    killed = {PRIMARY: LOST_HOST, SECONDARY: UNAWARE, names.GATEWAY: OUTAGE}
+    return [
+        case
+        for site, expected in killed.items()
+        for case in (_killed(f"ovsdb-{site}", expected, settle_seconds=3.5), _hangs(f"ovsdb-{site}"))
+    ]
 
 
 def _nodes() -> list[Case]:
