@@ -1,4 +1,4 @@
-"""The command `tunnelswitch-lab`: demo, up, status, run, bench, soak, simulate, scenarios, down.
+"""The command `tunnelswitch-lab`: demo, up, status, run, faults, bench, soak, simulate, scenarios, down.
 
 It parses and prints. A user's mistake is one line with the remedy on standard error and exit status 2.
 """
@@ -145,6 +145,31 @@ def run_series(
     from tunnelswitch_lab.experiment import run_experiment  # measuring needs much that up and down do not
 
     _finish(run_experiment(RunOptions(lab, fault, out, runs, keep_failed)))
+
+
+@app.command("faults")
+def faults_(
+    out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/faults"),
+    only: Annotated[list[str] | None, typer.Option(help="one fault; may be given more than once")] = None,
+    listed: Annotated[bool, typer.Option("--list", help="name every fault and what it does, and end")] = False,
+    detect: Detect = "20x3",
+    keep: Annotated[bool, typer.Option("--keep", help="keep the files of faults that passed, too")] = False,
+    name: Name = "faults",
+) -> None:
+    """Carry out every fault of the matrix, and judge each by the packets that clients got."""
+    from tunnelswitch_lab.matrix import catalogue
+
+    cases = catalogue.chosen(only or ())
+    if listed:
+        for case in cases:
+            print(f"{case.name:40}{case.does}")
+        return
+    interval_seconds, multiplier = parse_detect(detect)
+    check_machine()
+    lab = LabOptions(usable_layout(name).name, interval_seconds, multiplier)
+    from tunnelswitch_lab.matrix.running import MatrixOptions, run_matrix
+
+    _finish(run_matrix(MatrixOptions(out, cases, lab, keep)))
 
 
 @app.command()

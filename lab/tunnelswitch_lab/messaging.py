@@ -94,13 +94,24 @@ def start(layout: Layout, site: Site, spawn: Callable[..., Proc], *, tls: bool =
         monitor=names.NATS_MONITOR_PORT,
         route_port=names.NATS_ROUTE_PORT,
         routes=", ".join(f'"nats-route://{other.underlay_address}:{names.NATS_ROUTE_PORT}"' for other in others),
-        store=site.directory / "jetstream",
+        store=store(site),
         tls=_TLS.format(folder=layout.keys / site.name, ca=layout.keys / CA) if tls else "",
         accounts=accounts.name,
     )
     configuration = accounts.with_name("nats.conf")
     configuration.write_text(text)
     spawn(site.namespace, [str(program), "-c", str(configuration)], name=f"nats-{site.name}")
+
+
+def store(site: Site) -> Path:
+    """Where a site's node keeps its streams."""
+    return site.directory / "jetstream"
+
+
+def clear(layout: Layout) -> None:
+    """Remove what all nodes have stored. None of them may run."""
+    for site in layout.sites:
+        shutil.rmtree(store(site), ignore_errors=True)
 
 
 async def wait_ready(layout: Layout) -> str:
