@@ -14,7 +14,7 @@ from tunnelswitch.core.facts import DrainRequest, GroupRecord, Reason
 
 # The active's word that its standby is lost must stand for so long before the record says so.
 PROTECTION_HOLD_SECONDS = 0.3
-# A gate closed by consent comes with a proof, which may be a moment behind: what another switcher asked for is not undone.
+# A gate closed by consent comes with a proof, which may be a moment behind: nobody undoes what another switcher asked.
 REARM_HOLD_SECONDS = 0.1
 
 
