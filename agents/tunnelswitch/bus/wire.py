@@ -136,6 +136,8 @@ class WireClient(Client):
             writer.transport.abort()
         self._pending.clear()
         self._pending_data_size = 0
+        if self._flush_queue is None:
+            return  # it never got as far as connecting, and nats-py wants to flush what it has not
         with contextlib.suppress(NatsError, OSError, TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 await self.close()
