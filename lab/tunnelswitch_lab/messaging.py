@@ -19,6 +19,7 @@ from nats.errors import Error as NatsError
 
 from tunnelswitch.bus import nkey
 from tunnelswitch.bus.access import Access
+from tunnelswitch.bus.wire import quiet_under_tls
 from tunnelswitch.config import load
 from tunnelswitch.pki.identities import BUS_ACCOUNT, STORE_ACCOUNT, SYSTEM_ACCOUNT
 from tunnelswitch.pki.issue import ACCOUNTS as ACCOUNTS_FILE
@@ -224,7 +225,7 @@ async def connect(layout: Layout, site: Site, account: str) -> Any:
 
     access = Access(seed=str(_lab_key(layout, account)))
     tls = ssl.create_default_context(cafile=str(layout.keys / CA))  # used if the node wants it
-    return await nats.connect(
+    client = await nats.connect(
         site.nats_url,
         allow_reconnect=False,
         connect_timeout=_REQUEST_SECONDS,
@@ -232,3 +233,5 @@ async def connect(layout: Layout, site: Site, account: str) -> Any:
         tls=tls,
         **access.options(),
     )
+    quiet_under_tls(client)
+    return client

@@ -205,6 +205,27 @@ async def test_a_lost_key_is_of_no_use_once_the_nodes_are_told(tmp_path: Path) -
         await viewer.close()
 
 
+async def test_a_key_that_goes_away_is_missed_once_and_found_again(tmp_path: Path) -> None:
+    node, agent = Node(tmp_path, DEPLOYMENT), who("primary/agent")
+    seed = agent.seed(node.keys)
+    connection = Connection([node.url], name="x", access=Access(seed=str(seed)))
+    with capture_logs() as logs:
+        with node.running():
+            await connection.start()
+            client = await connection.wait_connected()
+            seed.rename(tmp_path / "away.nk")
+        await client.lost.wait()
+        with node.running():
+            async with asyncio.timeout(10):
+                while not (errors := [line["errors"] for line in logs if "errors" in line]):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            (tmp_path / "away.nk").rename(seed)
+            async with asyncio.timeout(10):
+                await connection.wait_connected()
+            await connection.close()
+    assert [f"the key {seed} cannot be read" in str(error) for error in errors] == [True]
+
+
 # ------------------------------------------------------------------ what a server does for those it lets in
 
 

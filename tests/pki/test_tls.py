@@ -49,7 +49,7 @@ async def said_by(access: Access, url: str) -> dict[str, object]:
 
 
 @pytest.mark.nats
-async def test_the_bus_works_under_tls(tmp_path: Path) -> None:
+async def test_the_bus_works_under_tls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     heard: list[object] = []
     with tls_node(tmp_path).running() as node:
         speaker, hearer = (
@@ -68,6 +68,7 @@ async def test_the_bus_works_under_tls(tmp_path: Path) -> None:
         assert speaker.counts.bad == hearer.counts.bad == {}
         await speaker.close()
         await hearer.close()
+    assert caplog.records == []
 
 
 @pytest.mark.nats

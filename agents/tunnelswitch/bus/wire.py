@@ -76,6 +76,7 @@ class WireClient(Client):
         writer = self._stream_writer()
         if access.ca is not None and (writer is None or writer.get_extra_info("ssl_object") is None):
             raise ConnectionError("the server does not offer TLS, and cluster.tls wants it")
+        quiet_under_tls(self)
         self._is_open = True
         for transport in self._transports():
             transport.set_write_buffer_limits(high=0)  # so that drain() means: all of it has left
@@ -135,6 +136,8 @@ class WireClient(Client):
             writer.transport.abort()
         self._pending.clear()
         self._pending_data_size = 0
+        if self._flush_queue is None:
+            return  # it never got as far as connecting, and nats-py wants to flush what it has not
         with contextlib.suppress(NatsError, OSError, TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 await self.close()
@@ -183,6 +186,14 @@ class WireClient(Client):
 
     async def _closed(self) -> None:
         self.lose(self.reason or "the server closed the connection")
+
+
+def quiet_under_tls(client: Client) -> None:
+    """nats-py makes the stream's protocol itself and does not tell it of TLS: asyncio would warn of that at the end."""
+    if isinstance(client._transport, TcpTransport) and client._transport._io_writer is not None:
+        writer = client._transport._io_writer
+        if writer.get_extra_info("ssl_object") is not None:
+            writer.transport.get_protocol()._over_ssl = True  # type: ignore[attr-defined]
 
 
 def publish_command(subject: str, payload: bytes) -> bytes:
