@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from tunnelswitch.core.evidence import Evidence
 from tunnelswitch.core.facts import DrainRequest, GroupRecord, Reason
+from tunnelswitch.core.topology import Group
 
 # The active's word that its standby is lost must stand for so long before the record says so.
 PROTECTION_HOLD_SECONDS = 0.3
@@ -86,3 +87,14 @@ def drained_after(record: GroupRecord, wish: DrainRequest) -> tuple[str, ...]:
     """The drained sites once `wish` is granted."""
     others = tuple(site for site in record.drained if site != wish.site)
     return (*others, wish.site) if wish.drained else others
+
+
+def against_drain(record: GroupRecord | None, group: Group, wish: DrainRequest) -> str | None:
+    """Why `wish` is not granted, to be read after the name of who asks; None if it is."""
+    if record is None or wish.stamp != record.stamp:
+        return f"asks under {wish.stamp}, which is not in force"
+    if wish.site not in group.servers:
+        return f"asks to drain {wish.site}, and {group.name} is served by {' and '.join(group.servers)}"
+    if set(drained_after(record, wish)) >= set(group.servers):
+        return f"asks to drain {wish.site} as well, and then nobody could serve"
+    return None

@@ -14,7 +14,8 @@ from tunnelswitch.core.hosting import HostedGroup
 from tunnelswitch.core.member import Member
 from tunnelswitch.core.server import ServerAgent
 from tunnelswitch.processes.executor import Executor
-from tunnelswitch.processes.frame import Frame, Startable
+from tunnelswitch.processes.frame import Frame
+from tunnelswitch.processes.parts import Startable
 from tunnelswitch.processes.pump import Pump
 from tunnelswitch.processes.watchdog import Watchdog
 from tunnelswitch.replication.drivers import make_driver

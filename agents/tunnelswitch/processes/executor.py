@@ -175,6 +175,7 @@ class Executor:
             leader = await self._epochs.pin_leader(action.avoid)
         except TunnelswitchError as error:
             _log.debug("leader not pinned", error=error.diagnostics())
+            self._post(events.LeaderSeen(""))  # nobody knows where it is
         else:
             self._post(events.LeaderSeen(leader or ""))
         if self._meta is None:

@@ -11,10 +11,9 @@ import contextlib
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 import structlog
 
@@ -23,33 +22,25 @@ from tunnelswitch.adapters import realtime
 from tunnelswitch.adapters.nats_bus import NatsBus
 from tunnelswitch.adapters.nats_epochs import NatsEpochs
 from tunnelswitch.adapters.nats_meta import NatsMeta
-from tunnelswitch.bus.access import JETSTREAM_API, Access
 from tunnelswitch.config import Deployment, Site
-from tunnelswitch.core.events import DataPlaneLost, DataPlaneSeen
+from tunnelswitch.core.events import DataPlaneLost, DataPlaneSeen, ReadFailed, RecordRead
 from tunnelswitch.core.member import Timing
 from tunnelswitch.core.topology import Group, Tunnel, tunnel_ends
 from tunnelswitch.dataplane import MONITORED
-from tunnelswitch.errors import BusUnreachableError
-from tunnelswitch.pki.identities import OPERATOR, OPERATOR_STORE, STORE_API, Identity, Role
+from tunnelswitch.pki.identities import Identity, Role
+from tunnelswitch.processes.connecting import access, epoch_store, leading_order
 from tunnelswitch.processes.executor import Executor
+from tunnelswitch.processes.parts import Startable, bounded, started
 from tunnelswitch.processes.pump import Machine, Pump
 from tunnelswitch.telemetry.http import TelemetryServer
 from tunnelswitch.telemetry.metrics import Metrics
 
 OVSDB_CONNECT_SECONDS = 1.0
 OVSDB_RETRY_SECONDS = 1.0
-CLOSE_SECONDS = 3.0
-OPERATOR_CONNECT_SECONDS = 5.0
-
-_Part = TypeVar("_Part", bound="Startable")
+# So many reads in a row without an answer are no hiccup.
+READS_FAILED_MAX = 3
 
 _log = structlog.get_logger("tunnelswitch.process")
-
-
-class Startable(Protocol):
-    async def start(self) -> None: ...
-
-    async def close(self) -> None: ...
 
 
 @dataclass
@@ -65,6 +56,7 @@ class Frame:
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.deployment, self.site, self.kind)
         self._pump: Pump | None = None
+        self._reads_failed = 0
         self.missing["bus"] = "not connected to NATS yet"
 
     @property
@@ -98,6 +90,19 @@ class Frame:
             self.missing.pop("ovsdb", None)
         if self._pump is not None:
             self._pump.post(event)
+
+    def _observe(self, thing: object, now: float) -> None:
+        self.metrics.observe(thing, now)
+        if type(thing) is ReadFailed:
+            self._reads_failed += 1
+            if self._reads_failed >= READS_FAILED_MAX:
+                if "store" not in self.missing:
+                    _log.error("the epoch store cannot be read", error=thing.error)
+                self.missing["store"] = f"epoch store: {thing.error}"
+        elif type(thing) is RecordRead:
+            self._reads_failed = 0
+            if self.missing.pop("store", None):
+                _log.info("the epoch store can be read again")
 
     def bus(self, kinds: Iterable[str]) -> NatsBus:
         cluster = self.deployment.cluster
@@ -138,7 +143,7 @@ class Frame:
         return NatsMeta(
             cluster.nats_urls,
             source=identity.name,
-            servers=_leading_order(self.deployment),
+            servers=leading_order(self.deployment),
             access=access(self.deployment, identity),
             preferred_url=self.here.nats_url or None,
             on_leader=self.metrics.meta_leader,
@@ -177,7 +182,7 @@ class Frame:
         """
         runtime = self.deployment.runtime
         realtime.prepare(priority=runtime.realtime_priority, lock_memory=runtime.lock_memory)
-        pump = self._pump = Pump(machine, executor.perform, observe=self.metrics.observe)
+        pump = self._pump = Pump(machine, executor.perform, observe=self._observe)
         executor.connect(pump.post)
         self.metrics.pull("refused_actions", lambda: executor.refused)
         self.metrics.watch_ovsdb(lambda: database.connected)
@@ -192,15 +197,15 @@ class Frame:
 
         address = self.here.agent_metrics if self.kind == "agent" else self.here.switcher_metrics
         async with contextlib.AsyncExitStack() as stack:
-            await stack.enter_async_context(_started(TelemetryServer(address, self.metrics, reasons)))
+            await stack.enter_async_context(started(TelemetryServer(address, self.metrics, reasons)))
             stack.push_async_callback(executor.close)
             for part in parts:
-                await stack.enter_async_context(_started(part))
+                await stack.enter_async_context(started(part))
             pump.start()
             stack.callback(pump.stop)
             opening = asyncio.create_task(self._open(database, tuple(on_database)))
             stack.push_async_callback(_cancel, opening)
-            stack.push_async_callback(_bounded, *(part.close for part in on_database), database.close)
+            stack.push_async_callback(bounded, *(part.close for part in on_database), database.close)
             _log.info("started", site=self.site, process=self.kind, incarnation=self.incarnation)
             await stopped.wait()
             _log.info("stopping; clients' traffic stays as it is", site=self.site, process=self.kind)
@@ -226,99 +231,6 @@ class Frame:
         self.missing.pop("ovsdb", None)
         for part in waiting:
             await part.start()
-
-
-def access(deployment: Deployment, identity: Identity) -> Access:
-    """How `identity` gets into the deployment's bus.
-
-    Raises:
-        BusError: its key, the credentials or the certificates cannot be used.
-    """
-    cluster = deployment.cluster
-    return Access(
-        seed=str(identity.seed(Path(cluster.keys))) if cluster.keys else None,
-        credentials=cluster.credentials or None,
-        ca=cluster.tls.ca if cluster.tls else None,
-        inbox=identity.inbox,
-        jetstream_api=STORE_API if cluster.keys else JETSTREAM_API,
-    )
-
-
-def epoch_store(deployment: Deployment, identity: Identity, preferred_url: str | None = None) -> NatsEpochs:
-    """The deployment's epoch store, as `identity` may use it.
-
-    Raises:
-        BusError: as `access`.
-    """
-    cluster = deployment.cluster
-    return NatsEpochs(
-        cluster.nats_urls,
-        cluster=cluster.name,
-        source=identity.name,
-        servers=_leading_order(deployment),
-        preferred_url=preferred_url,
-        access=access(deployment, identity),
-    )
-
-
-def _leading_order(deployment: Deployment) -> dict[str, str]:
-    """NATS node by site. A leader is best at a gateway or witness: never at the active site."""
-    order = sorted(deployment.sites.items(), key=lambda item: item[1].kind == "server")
-    return {site: description.nats_server for site, description in order}
-
-
-@contextlib.asynccontextmanager
-async def operator_epochs(deployment: Deployment) -> AsyncIterator[NatsEpochs]:
-    """The epoch store as a person at any site uses it."""
-    async with _started(epoch_store(deployment, OPERATOR_STORE)) as epochs:
-        yield epochs
-
-
-@contextlib.asynccontextmanager
-async def operator_bus(
-    deployment: Deployment, kinds: Iterable[str], emit: Callable[[object], None]
-) -> AsyncIterator[NatsBus]:
-    """The bus as a person at any site uses it, connected.
-
-    Raises:
-        BusUnreachableError: no server lets us in.
-    """
-    cluster = deployment.cluster
-    connected = asyncio.Event()
-    bus = NatsBus(
-        cluster.nats_urls,
-        cluster=cluster.name,
-        source=OPERATOR.name,
-        kinds=kinds,
-        emit=emit,
-        access=access(deployment, OPERATOR),
-        on_state=lambda url: connected.set() if url else None,
-    )
-    async with _started(bus):
-        try:
-            await asyncio.wait_for(connected.wait(), OPERATOR_CONNECT_SECONDS)
-        except TimeoutError:
-            remedy = "check cluster.nats_urls, the keys, and that nats-server runs"
-            raise BusUnreachableError("no NATS server lets us in", remedy) from None
-        yield bus
-
-
-@contextlib.asynccontextmanager
-async def _started(part: _Part) -> AsyncIterator[_Part]:
-    await part.start()
-    try:
-        yield part
-    finally:
-        await _bounded(part.close)
-
-
-async def _bounded(*closes: Callable[[], Awaitable[None]]) -> None:
-    for close in closes:
-        try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await close()
-        except TimeoutError:
-            _log.warning("did not close in time", seconds=CLOSE_SECONDS)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

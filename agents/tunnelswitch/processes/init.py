@@ -9,7 +9,7 @@ from tunnelswitch.core.facts import GroupRecord, Reason
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.errors import CommitRefusedError
 from tunnelswitch.pki.identities import OPERATOR_STORE
-from tunnelswitch.processes.frame import epoch_store
+from tunnelswitch.processes.connecting import epoch_store
 
 STORE_DEADLINE_SECONDS = 20.0
 

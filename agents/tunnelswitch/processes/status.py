@@ -14,7 +14,7 @@ from tunnelswitch.config.values import split_endpoint
 from tunnelswitch.core.facts import GroupRecord
 from tunnelswitch.errors import TunnelswitchError
 from tunnelswitch.pki.identities import VIEWER
-from tunnelswitch.processes.frame import epoch_store
+from tunnelswitch.processes.connecting import epoch_store
 
 READ_SECONDS = 3.0
 HEALTH_SECONDS = 2.0

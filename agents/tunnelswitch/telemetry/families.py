@@ -60,6 +60,7 @@ class Families:
         self.commit_seconds = self._histogram(
             "commit_seconds", "Commits of a record, until acknowledged", QUICK_BUCKETS, "group"
         )
+        self.reads_failed = self._counter("reads_failed", "Reads of a record without a confirmed answer", "group")
         self.commits = self._counter("commits", "Commits of a record, by result", "group", "result")
 
         self.promote_seconds = self._histogram("promote_seconds", "Promotions here", QUICK_BUCKETS, "service")

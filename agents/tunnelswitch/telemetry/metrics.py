@@ -68,6 +68,7 @@ class Metrics:
             facts.Traffic: self._traffic,
             facts.CheckpointSeen: self._checkpoint,
             events.RecordRead: lambda event, now: self._record(event.record, now),
+            events.ReadFailed: lambda event, now: self.families.reads_failed.labels(event.group).inc(),
             events.Committed: self._committed,
             events.CommitRefused: lambda event, now: self._commit_ended(event.group, "refused"),
             events.CommitUnknown: lambda event, now: self._commit_ended(event.group, "unknown"),
