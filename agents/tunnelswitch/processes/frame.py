@@ -96,8 +96,8 @@ class Frame:
         if type(thing) is ReadFailed:
             self._reads_failed += 1
             if self._reads_failed >= READS_FAILED_MAX:
-                if "store" not in self.missing:
-                    _log.error("the epoch store cannot be read", error=thing.error)
+                if not self.missing.keys() & {"bus", "store"}:
+                    _log.error("the epoch store cannot be read", error=thing.error, remedy="most NATS nodes must be up")
                 self.missing["store"] = f"epoch store: {thing.error}"
         elif type(thing) is RecordRead:
             self._reads_failed = 0
