@@ -3,7 +3,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:/usr/sbin:/sbin:$(PATH)
 
-.PHONY: setup demo test lint bench simulate soak compose-test clean
+.PHONY: setup demo test lint faults bench simulate soak compose-test clean
 
 setup:
 	@sh deploy/setup
@@ -19,6 +19,11 @@ lint: setup
 
 test: lint
 	@$(BIN)/pytest
+
+# Every fault of the matrix on real parts, judged by the packets that clients got: about 12 minutes. ONLY=name runs one.
+# docs/faults.md.
+faults: setup
+	@$(BIN)/tunnelswitch-lab faults --out out/faults $(if $(ONLY),--only $(ONLY))
 
 # Ours beside keepalived and Open vSwitch's fast failover, interleaved: about 20 minutes. RUNS=1 for a look. See docs/bench.md.
 RUNS ?= 10

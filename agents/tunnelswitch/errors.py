@@ -4,7 +4,7 @@ TunnelswitchError
 ├── ConfigError                 the deployment file: names the key
 ├── BusError
 │   ├── BusUnreachableError     no NATS server answers
-│   └── BadMessageError         a message that is not ours, not JSON, too large or of another version
+│   └── BadMessageError         a message that is not ours, not JSON, too large, of another version or sender
 ├── EpochStoreError             the store did not answer in time
 │   ├── CommitRefusedError      another revision is there; nothing was written
 │   ├── CommitUnknownError      no answer; the write may land
@@ -12,7 +12,8 @@ TunnelswitchError
 ├── RefusedError                the switchers will not do what an operator asks, and say why
 ├── DataPlaneError              OVSDB is not there, or a bridge is not ours to use
 ├── ClientPacketsError          the clients' device cannot be watched
-└── DriverError                 a hook or hypervisor did not do as told
+├── DriverError                 a hook or hypervisor did not do as told
+└── PkiError                    keys and certificates cannot be made
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class BusUnreachableError(BusError):
 
 
 class BadMessageError(BusError):
-    """A message that cannot be taken. `kind` is a metric label: not_json, too_large, version, type or invalid."""
+    """A message that cannot be taken. `kind` is a metric label: not_json, too_large, version, type, invalid, subject or
+    source."""
 
     def __init__(self, kind: str, problem: str, remedy: str = "") -> None:
         super().__init__(problem, remedy)
@@ -94,3 +96,7 @@ class ClientPacketsError(TunnelswitchError):
 
 class DriverError(TunnelswitchError):
     """The replication driver."""
+
+
+class PkiError(TunnelswitchError):
+    """Keys and certificates could not be made."""

@@ -64,6 +64,13 @@ class Epochs(Protocol):
         """Move the stream's leader off the sites in `avoid` if it is there. Returns the leader's site."""
 
 
+class MetaLeader(Protocol):
+    """Where JetStream itself is led from."""
+
+    async def pin_leader(self, avoid: tuple[str, ...]) -> str | None:
+        """Move JetStream's own leader off the sites in `avoid` if it is there. Returns the leader's site."""
+
+
 class DataPlane(Protocol):
     """This site's OVSDB: client tunnel ends and the stamps they follow. Emits DataPlaneSeen and DataPlaneLost."""
 

@@ -36,7 +36,7 @@ async def start(layout: Layout, spawn: Callable[..., Proc]) -> None:
         command = [program, name.partition("-")[0], "--config", configuration, "--site", site.name]
         started[name] = spawn(site.namespace, command, name=name)
     for name, (site, endpoint) in endpoints.items():
-        await _wait_ready(started[name], site.namespace, endpoint)
+        await wait_ready(started[name], site.namespace, endpoint)
 
 
 def executable() -> Path:
@@ -53,7 +53,8 @@ def check_alive(proc: Proc) -> None:
     raise LabError(f"{proc.name} has ended: {lines[-1] if lines else 'it said nothing'} (log: {log})")
 
 
-async def _wait_ready(proc: Proc, namespace: str, endpoint: str) -> None:
+async def wait_ready(proc: Proc, namespace: str, endpoint: str) -> None:
+    """Return when a program says at HOST:PORT that it is ready. Raises LabError with what it says instead."""
     last = "no answer"
 
     async def ready() -> bool:

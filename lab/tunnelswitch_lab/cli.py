@@ -1,4 +1,4 @@
-"""The command `tunnelswitch-lab`: demo, up, status, run, bench, soak, simulate, scenarios, down.
+"""The command `tunnelswitch-lab`: demo, up, status, run, faults, bench, soak, simulate, scenarios, down.
 
 It parses and prints. A user's mistake is one line with the remedy on standard error and exit status 2.
 """
@@ -43,6 +43,7 @@ app = typer.Typer(
 Name = Annotated[str, typer.Option(help="which lab; several may live at once")]
 Detect = Annotated[str, typer.Option(help="heartbeat and BFD interval in milliseconds x multiplier")]
 Workload = Annotated[str, typer.Option(help="what is protected: " + ", ".join(WORKLOADS))]
+Tls = Annotated[bool, typer.Option("--tls", help="encrypt the bus; keys and permissions it always has")]
 Interval = Annotated[
     float | None,
     typer.Option(min=1.0, help="milliseconds from checkpoint to checkpoint; by default 25 for a process, 100 for a vm"),
@@ -56,11 +57,12 @@ def up(
     realtime: Annotated[int, typer.Option(min=0, max=99, help="SCHED_FIFO priority of the agents; 0: none")] = 0,
     workload: Workload = "process",
     checkpoint_interval: Interval = None,
+    tls: Tls = False,
     agents: Annotated[bool, typer.Option("--agents/--no-agents", help="also start the service and the agents")] = True,
 ) -> None:
     """Build a lab and leave it up."""
     interval_seconds, multiplier = parse_detect(detect)
-    options = LabOptions(name, interval_seconds, multiplier, realtime, *_protected(workload, checkpoint_interval))
+    options = LabOptions(name, interval_seconds, multiplier, realtime, *_protected(workload, checkpoint_interval), tls)
     _finish(_up(options, agents))
 
 
@@ -125,6 +127,7 @@ def run_series(
     detect: Detect = "20x3",
     runs: Annotated[int, typer.Option(min=1, max=1000, help="how many times")] = 1,
     name: Name = "lab",
+    tls: Tls = False,
     realtime: Annotated[bool, typer.Option("--realtime/--no-realtime", help="SCHED_FIFO for all of ours")] = False,
     keep_failed: Annotated[bool, typer.Option("--keep-failed", help="stop at a failed run, leave the lab up")] = False,
 ) -> None:
@@ -137,10 +140,36 @@ def run_series(
     interval_seconds, multiplier = parse_detect(detect)
     check_machine()
     usable_layout(name)
-    lab = LabOptions(name, interval_seconds, multiplier, DEFAULT_REALTIME_PRIORITY if realtime else 0, *protected)
+    priority = DEFAULT_REALTIME_PRIORITY if realtime else 0
+    lab = LabOptions(name, interval_seconds, multiplier, priority, *protected, tls)
     from tunnelswitch_lab.experiment import run_experiment  # measuring needs much that up and down do not
 
     _finish(run_experiment(RunOptions(lab, fault, out, runs, keep_failed)))
+
+
+@app.command("faults")
+def faults_(
+    out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/faults"),
+    only: Annotated[list[str] | None, typer.Option(help="one fault; may be given more than once")] = None,
+    listed: Annotated[bool, typer.Option("--list", help="name every fault and what it does, and end")] = False,
+    detect: Detect = "20x3",
+    keep: Annotated[bool, typer.Option("--keep", help="keep the files of faults that passed, too")] = False,
+    name: Name = "faults",
+) -> None:
+    """Carry out every fault of the matrix, and judge each by the packets that clients got."""
+    from tunnelswitch_lab.matrix import catalogue
+
+    cases = catalogue.chosen(only or ())
+    if listed:
+        for case in cases:
+            print(f"{case.name:40}{case.does}")
+        return
+    interval_seconds, multiplier = parse_detect(detect)
+    check_machine()
+    lab = LabOptions(usable_layout(name).name, interval_seconds, multiplier)
+    from tunnelswitch_lab.matrix.running import MatrixOptions, run_matrix
+
+    _finish(run_matrix(MatrixOptions(out, cases, lab, keep)))
 
 
 @app.command()

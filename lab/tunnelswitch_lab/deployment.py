@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tunnelswitch.pki.issue import CA
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab.guest.machine import MUTE
 from tunnelswitch_lab.layout import Layout, Site
@@ -28,7 +29,8 @@ def write(layout: Layout, options: LabOptions) -> Path:
 def render(layout: Layout, options: LabOptions) -> str:
     """The deployment file's text."""
     tables = [
-        _table("cluster", name=layout.name, nats_urls=[site.nats_url for site in layout.sites]),
+        _table("cluster", name=layout.name, nats_urls=[site.nats_url for site in layout.sites], keys=str(layout.keys)),
+        *([_table("cluster.tls", ca=str(layout.keys / CA))] if options.tls else []),
         *(_site(site) for site in layout.sites),
         _table(
             f"groups.{GROUP}",

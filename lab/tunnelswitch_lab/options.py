@@ -21,7 +21,8 @@ class LabError(Exception):
 class LabOptions:
     """How a lab's agents are set up.
 
-    `realtime_priority` is 0 for the ordinary scheduler, or 1 to 99 for SCHED_FIFO in the agents.
+    `realtime_priority` is 0 for the ordinary scheduler, or 1 to 99 for SCHED_FIFO in the agents. `tls`: on the bus, to
+    the nodes and between them.
     """
 
     name: str = "lab"
@@ -30,6 +31,7 @@ class LabOptions:
     realtime_priority: int = 0
     workload: str = "process"
     checkpoint_interval_ms: float = CHECKPOINT_INTERVALS_MS["process"]
+    tls: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunnelswitch_lab.netns import entered
@@ -21,7 +21,10 @@ _DEAD_STATES = "ZX"  # proc_pid_stat(5)
 
 @dataclass(frozen=True)
 class Proc:
-    """A process that the lab started. `start_ticks` is field 22 of /proc/PID/stat; (pid, start_ticks) never repeats."""
+    """A process that the lab started, with all that it takes to start it again.
+
+    `start_ticks` is field 22 of /proc/PID/stat; (pid, start_ticks) never repeats.
+    """
 
     name: str
     site: str
@@ -30,6 +33,8 @@ class Proc:
     start_ticks: int
     log: str
     command: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+    nice: int = 0
 
     @property
     def alive(self) -> bool:
@@ -54,12 +59,14 @@ def start(
     site: str,
     log: Path,
     environment: Mapping[str, str] | None = None,
+    nice: int = 0,
 ) -> Proc:
     """Start a command inside a namespace, in a session of its own, output appended to `log`.
 
-    It is born inside: there is no moment at which a search of the namespace would miss it. Raises OSError if the
-    command cannot be started.
+    It is born inside: there is no moment at which a search of the namespace would miss it. A `nice` value other than 0
+    holds among the sessions of the machine, too. Raises OSError if the command cannot be started.
     """
+    argv = ["nice", "-n", str(nice), *command] if nice else list(command)
     redirect = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
@@ -67,17 +74,20 @@ def start(
     ]
     with entered(namespace):
         pid = os.posix_spawnp(
-            command[0],
-            list(command),
+            argv[0],
+            argv,
             {**os.environ, **(environment or {})},
             file_actions=redirect,
             setsid=True,
             setsigdef=[signal.SIGPIPE],
         )
-    return Proc(name, site, namespace, pid, start_ticks(pid) or 0, str(log), tuple(command))
+    if nice:
+        _prefer(pid, nice)
+    ticks = start_ticks(pid) or 0
+    return Proc(name, site, namespace, pid, ticks, str(log), tuple(command), dict(environment or {}), nice)
 
 
-def prefer(pid: int, nice: int) -> None:
+def _prefer(pid: int, nice: int) -> None:
     """Give a process' session this nice value against other sessions (sched(7), autogroup).
 
     The nice value of a process counts inside its session only then, and each of ours has one of its own.

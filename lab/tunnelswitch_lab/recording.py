@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tunnelswitch.pki.identities import VIEWER
+from tunnelswitch.pki.issue import CA
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab import netns, procs
 from tunnelswitch_lab.agents import check_alive
@@ -42,9 +44,11 @@ class Recording:
         """Start the watchers, then, when they see, the clients. Raises LabError if one of them cannot work."""
         layout = self._bed.layout
         events, capture = self._directory / EVENTS, self._directory / CAPTURE
-        url = layout.gateway.nats_url
+        url, access = layout.gateway.nats_url, {"key": VIEWER.seed(layout.keys)}
+        if self._bed.options.tls:
+            access["ca"] = layout.keys / CA
         self._watchers = [
-            self._spawn("gateway", "measure.events", url=url, cluster=layout.name, out=events),
+            self._spawn("gateway", "measure.events", url=url, cluster=layout.name, out=events, **access),
             self._spawn("client", "measure.capture", dev=_CLIENT_DEVICE, port=names.RTP_PORT, out=capture),
         ]
         await self._wait(events.exists, self._watchers[0])

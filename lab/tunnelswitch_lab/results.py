@@ -78,7 +78,8 @@ def worst_lateness(runs: list[dict[str, Any]]) -> dict[str, float]:
 
 def keep_logs(layout: Layout, directory: Path) -> None:
     """Copy what every process of the lab has said until now to `directory`/logs: the next run begins new logs."""
-    for log in layout.directory.rglob("*.log"):
+    logs = [log for pattern in ("*.log", "*/*.log") for log in layout.directory.glob(pattern)]  # not below the stores
+    for log in logs:
         place = directory / "logs" / log.relative_to(layout.directory)
         place.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from tunnelswitch.pki.identities import OPERATOR, OPERATOR_STORE, VIEWER
+from tunnelswitch.pki.issue import ACCOUNTS, CA
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab.layout import Site
-from tunnelswitch_lab.messaging import SYSTEM_PASSWORD, SYSTEM_USER
 from tunnelswitch_lab.state import State
 
 
@@ -30,8 +31,9 @@ def describe(state: State) -> dict[str, Any]:
         "sites": {site.name: _site(site) for site in layout.sites},
         "nats": {
             "urls": [site.nats_url for site in layout.sites],
-            "system_user": SYSTEM_USER,
-            "system_password": SYSTEM_PASSWORD,
+            "accounts": str(layout.keys / ACCOUNTS),
+            "ca": str(layout.keys / CA) if state.options.tls else None,
+            "keys": {identity.name: str(identity.seed(layout.keys)) for identity in (VIEWER, OPERATOR, OPERATOR_STORE)},
         },
         "client": {
             "namespace": layout.client_namespace,

@@ -64,6 +64,14 @@ async def start(site: Site, spawn: Spawn) -> None:
     # Without --no-wait it returns only when vswitchd has made the bridges.
     command = ["ovs-vsctl", f"--db={site.ovsdb}", f"--timeout={_START_SECONDS:.0f}", "init", *_bridges(site)]
     await procs.check_output(command, _START_SECONDS + 1)
+    await give_address(site)
+
+
+async def give_address(site: Site) -> None:
+    """Give br-phy the underlay address, as the network configuration of a host does when the device appears.
+
+    A vswitchd that is killed takes its devices along. Raises LookupError if there is none yet.
+    """
     async with netns.netlink(site.namespace) as ip:
         index = await netns.set_up(ip, "br-phy")
         address, length = site.underlay_address, names.UNDERLAY_PREFIX_LENGTH

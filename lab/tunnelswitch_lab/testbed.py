@@ -117,6 +117,7 @@ class Testbed:
         name: str,
         env: Mapping[str, str] | None = None,
         log: Path | None = None,
+        nice: int = 0,
     ) -> Proc:
         """Start a process in a namespace (`client`, `wan`, a site, `svc-SITE`). It is written down; `down` ends it.
 
@@ -125,9 +126,27 @@ class Testbed:
         full = self.layout.namespace(namespace)
         site = full.removeprefix(self.layout.prefix).removeprefix("svc-")
         path = log or self.layout.directory / f"{name}.log"
-        proc = procs.start(full, argv, name=name, site=site, log=path, environment=env)
+        proc = procs.start(full, argv, name=name, site=site, log=path, environment=env, nice=nice)
         self._state.add(proc)
         return proc
+
+    def find(self, name: str) -> Proc:
+        """The newest process of this name, alive or not. Raises LabError if none was started."""
+        proc = self._state.find(name)
+        if proc is None:
+            raise LabError(f"nothing called {name} was started in lab {self.layout.name!r}")
+        return proc
+
+    def start_again(self, name: str, *, before: Sequence[str] = (), env: Mapping[str, str] | None = None) -> Proc:
+        """Start a process that has ended as it was started before, as an init system would.
+
+        `before` goes before its command (such as `unshare --mount`), `env` over its environment. Raises LabError if
+        there was none, OSError if it cannot be started.
+        """
+        known = self.find(name)
+        environment = {**known.environment, **(env or {})}
+        command = [*before, *known.command]
+        return self.spawn(known.namespace, command, name=name, env=environment, log=Path(known.log), nice=known.nice)
 
     async def start_service(
         self,
@@ -177,6 +196,11 @@ class Testbed:
         for proc in chosen:
             self._state.forget(proc)
 
+    @property
+    def network(self) -> Injector:
+        """Cuts links and drops packets."""
+        return self._injector
+
     async def inject(self, fault: Fault, active: str = names.SERVERS[0]) -> float:
         """Carry out a fault at the site that is active; returns the wall-clock time of the act, seconds since 1970.
 
@@ -188,24 +212,27 @@ class Testbed:
         """Undo every cut link. What was killed stays dead: `reset` is for that."""
         await self._injector.heal()
 
-    async def reset(self) -> None:
+    async def reset(self, *, fresh_bus: bool = False) -> None:
         """Bring the lab back to what it was after `up`: no service, no agents, fresh switches, an empty bus.
 
-        Everything that was spawned is killed, NATS nodes that live excepted. Raises LabError.
+        Everything that was spawned is killed, NATS nodes that live excepted; with `fresh_bus` they are killed too, and
+        begin with empty stores. Raises LabError.
         """
         with locked(self.layout):
             await self.heal()
             nodes = {site.name: self._state.find(f"nats-{site.name}") for site in self.layout.sites}
-            living = frozenset(node.pid for node in nodes.values() if node and node.alive)
+            living = frozenset(node.pid for node in nodes.values() if node and node.alive and not fresh_bus)
             try:
                 await teardown.kill_inside(self.layout, keep=living)
                 self._state.procs = [proc for proc in self._state.procs if proc.alive]
                 service.clear(self.layout)
+                if fresh_bus:
+                    messaging.clear(self.layout)
                 await asyncio.gather(*(switches.start(site, self._spawn_for_site) for site in self.layout.sites))
                 for site in self.layout.sites:
                     node = nodes[site.name]
                     if node is None or not node.alive:
-                        messaging.start(self.layout, site, self._spawn_for_site)
+                        messaging.start(self.layout, site, self._spawn_for_site, tls=self.options.tls)
                 await self._wait_usable(lambda _: None)
                 await messaging.wipe(self.layout)
             except (OSError, RuntimeError, TimeoutError) as error:
@@ -218,6 +245,7 @@ class Testbed:
     async def _build(self, progress: Progress) -> None:
         self._state.save()
         deployment.write(self.layout, self.options)
+        messaging.make_keys(self.layout)
         for site in self.layout.sites:
             site.directory.mkdir()
         progress("namespaces and cables")
@@ -227,7 +255,7 @@ class Testbed:
         await asyncio.gather(*(switches.start(site, self._spawn_for_site) for site in self.layout.sites))
         progress("message bus")
         for site in self.layout.sites:
-            messaging.start(self.layout, site, self._spawn_for_site)
+            messaging.start(self.layout, site, self._spawn_for_site, tls=self.options.tls)
         await self._wait_usable(progress)
         self._state.ready = True
         self._state.save()
@@ -239,10 +267,7 @@ class Testbed:
         on a machine of its own."""
         site = namespace.removeprefix(self.layout.prefix)
         log = self.layout.site(site).directory / f"{name}.log"
-        command = ["nice", "-n", str(FURNITURE_NICE), *argv]
-        proc = self.spawn(namespace, command, name=name, env=env, log=log)
-        procs.prefer(proc.pid, FURNITURE_NICE)
-        return proc
+        return self.spawn(namespace, argv, name=name, env=env, log=log, nice=FURNITURE_NICE)
 
     async def _wait_usable(self, progress: Progress) -> None:
         """Wait until T1 carries TCP and the gateway's node leads a complete JetStream cluster."""

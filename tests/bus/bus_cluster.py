@@ -37,7 +37,8 @@ def nats_server() -> str:
 class Cluster:
     """Three nodes, n1 to n3, in `directory`."""
 
-    def __init__(self, directory: Path, *, jetstream: bool) -> None:
+    def __init__(self, directory: Path, *, jetstream: bool, more: str = "") -> None:
+        """`more` is added to every node's configuration."""
         self._directory = directory
         ports = _free_ports(9)
         self._client = dict(zip(NAMES, ports[0:3], strict=True))
@@ -45,7 +46,7 @@ class Cluster:
         self._http = dict(zip(NAMES, ports[6:9], strict=True))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         for name in NAMES:
-            self._configuration(name).write_text(self._text(name, jetstream=jetstream))
+            self._configuration(name).write_text(self._text(name, jetstream=jetstream) + more)
 
     def _configuration(self, name: str) -> Path:
         return self._directory / f"{name}.conf"

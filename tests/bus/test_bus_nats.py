@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from tunnelswitch.adapters.nats_bus import NatsBus
 from tunnelswitch.bus import codec, limits, samples
+from tunnelswitch.bus.access import Access
 from tunnelswitch.bus.connection import Timing
 from tunnelswitch.core import facts
 from tunnelswitch.errors import BusError
@@ -54,8 +55,8 @@ async def pair(
 ) -> tuple[NatsBus, NatsBus, list]:
     """A sender on n1 and a receiver on n2, connected, and what the receiver hears."""
     heard: list = []
-    sender = bus(cluster, "sender", lambda _: None, "n1")
-    receiver = bus(cluster, "receiver", heard.append, "n2", on_state=on_state)
+    sender = bus(cluster, "gateway/agent", lambda _: None, "n1")
+    receiver = bus(cluster, "secondary/agent", heard.append, "n2", on_state=on_state)
     closing(sender, receiver)
     await sender.start()
     await receiver.start()
@@ -89,18 +90,19 @@ async def test_what_is_published_arrives_once_and_in_order(cluster: Cluster, clo
     for message in sent:
         sender.publish(message)
     await sender.flush(1.0)
-    epoch = facts.Epoch(samples.RECORD)
-    sender.publish(epoch)
-    await until(lambda: epoch in heard)
+    proof = next(message for message in samples.MESSAGES if isinstance(message, facts.Proof))
+    proof = dataclasses.replace(proof, site="gateway")
+    sender.publish(proof)
+    await until(lambda: proof in heard)
     assert [message for message in heard if message in sent] == sent
     assert receiver.counts.bad == {}
 
 
 async def test_nobody_hears_himself(cluster: Cluster, closing: Callable[..., None]) -> None:
     heard: list = []
-    mine, namesake = (bus(cluster, "one", heard.append) for _ in range(2))
+    mine, namesake = (bus(cluster, "gateway/agent", heard.append) for _ in range(2))
     other_heard: list = []
-    other = bus(cluster, "other", other_heard.append)
+    other = bus(cluster, "secondary/agent", other_heard.append)
     closing(mine, namesake, other)
     for each in (mine, namesake, other):
         await each.start()
@@ -112,19 +114,21 @@ async def test_nobody_hears_himself(cluster: Cluster, closing: Callable[..., Non
 async def test_bad_messages_are_counted_and_do_not_matter(cluster: Cluster, closing: Callable[..., None]) -> None:
     kinds: list[str] = []
     heard: list = []
-    receiver = bus(cluster, "receiver", heard.append, on_bad=kinds.append)
-    sender = bus(cluster, "sender", lambda _: None)
+    receiver = bus(cluster, "secondary/agent", heard.append, on_bad=kinds.append)
+    sender = bus(cluster, "gateway/agent", lambda _: None)
     closing(sender, receiver)
     await receiver.start()
     await sender.start()
     await until(lambda: sender.connected and receiver.connected)
-    good = codec.encode(beat(), "sender", "1", 1.0)
+    good = codec.encode(beat(), "gateway/agent", "1", 1.0)
     bad = {
         "not_json": b"\x00garbage",
         "too_large": b" " * (limits.PAYLOAD_BYTES + 1),
         "version": good.replace(b".v1.", b".v2."),
         "type": good.replace(b"v1.heartbeat", b"v1.gossip"),
         "invalid": good.replace(b'"late":false', b'"late":7'),
+        "subject": good.replace(b'"site":"gateway"', b'"site":"primary"', 1),
+        "source": good.replace(b'"source":"gateway/agent"', b'"source":"primary/agent"'),
     }
     stranger = await nats.connect(cluster.url("n3"))
     with capture_logs() as logs:
@@ -136,7 +140,8 @@ async def test_bad_messages_are_counted_and_do_not_matter(cluster: Cluster, clos
     await stranger.close()
     assert receiver.counts.bad == dict.fromkeys(bad, 3)
     lines = [line["kind"] for line in logs if line["event"] == "bad message dropped"]
-    assert sorted(lines) == sorted([*bad, *bad]), "each of the two says it once"
+    of_sender = [kind for kind in bad if kind != "subject"]  # that one bears its own name
+    assert sorted(lines) == sorted([*bad, *of_sender]), "each of the two says it once"
     assert all(line["remedy"] for line in logs)
     assert heard == []
     await flowing(sender, heard)
@@ -151,8 +156,8 @@ async def test_a_handler_that_fails_does_not_end_the_reader(cluster: Cluster, cl
         calls.append(message)
         raise ValueError("a fault in the core")
 
-    receiver = bus(cluster, "receiver", emit)
-    sender = bus(cluster, "sender", lambda _: None)
+    receiver = bus(cluster, "secondary/agent", emit)
+    sender = bus(cluster, "gateway/agent", lambda _: None)
     closing(sender, receiver)
     await receiver.start()
     await sender.start()
@@ -175,8 +180,8 @@ async def test_a_killed_server_costs_moments_and_nothing_is_replayed(
                 sender.publish(message)
 
     heard: list = []
-    sender = bus(cluster, "sender", lambda _: None, "n1", on_state=sender_state)
-    receiver = bus(cluster, "receiver", heard.append, "n2", on_state=urls["receiver"].append)
+    sender = bus(cluster, "gateway/agent", lambda _: None, "n1", on_state=sender_state)
+    receiver = bus(cluster, "secondary/agent", heard.append, "n2", on_state=urls["receiver"].append)
     closing(sender, receiver)
     await sender.start()
     await receiver.start()
@@ -223,8 +228,8 @@ async def test_without_a_server_it_starts_says_so_once_and_goes_on(
 ) -> None:
     cluster.kill()
     heard: list = []
-    sender = bus(cluster, "sender", lambda _: None, "n1")
-    receiver = bus(cluster, "receiver", heard.append, "n2")
+    sender = bus(cluster, "gateway/agent", lambda _: None, "n1")
+    receiver = bus(cluster, "secondary/agent", heard.append, "n2")
     closing(sender, receiver)
     with capture_logs() as logs:
         await sender.start()
@@ -300,9 +305,18 @@ def test_what_cannot_work_is_said_at_once(tmp_path: Path) -> None:
         {"cluster": "a.b"},
         {"urls": []},
         {"kinds": ["gossip"]},
-        {"credentials": str(no)},
-        {"credentials": str(tmp_path / "absent.creds")},
     ):
         with pytest.raises(BusError) as caught:
             build(emit=print, **options)
+        assert caught.value.remedy
+    for files in (
+        {"credentials": str(no)},
+        {"credentials": str(tmp_path / "absent.creds")},
+        {"seed": str(no)},
+        {"seed": str(tmp_path / "absent.nk")},
+        {"ca": str(no)},
+        {"ca": str(tmp_path / "absent.crt")},
+    ):
+        with pytest.raises(BusError) as caught:
+            Access(**files)
         assert caught.value.remedy

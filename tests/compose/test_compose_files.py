@@ -46,7 +46,8 @@ def test_a_container_has_only_the_capabilities_it_needs(name: str) -> None:
 def test_a_container_shares_nothing_with_the_machine(name: str) -> None:
     service = SERVICES[name]
     for namespace in ("network_mode", "pid", "ipc", "uts", "userns_mode", "cgroup"):
-        assert service.get(namespace, "service:").startswith("service:"), namespace
+        shared = service.get(namespace, "none")
+        assert shared == "none" or shared.startswith("service:"), namespace
     assert service["read_only"] is True
     for source, target, mode in _mounts(service):
         if source.startswith("."):
@@ -89,11 +90,12 @@ def test_images_are_pinned_by_tag(name: str) -> None:
 def test_root_is_only_who_needs_it(name: str) -> None:
     service = SERVICES[name]
     ours = service.get("build", {}).get("target") == "tunnelswitch"
-    assert ("user" in service) == (ours and bool(service.get("cap_add"))), "the image's user is not root"
+    needs = bool(service.get("cap_add")) or name == "keys"  # it owns the keys' volumes
+    assert ("user" in service) == (ours and needs), "the image's user is not root"
 
 
 def test_whatever_answers_is_asked_for_its_health() -> None:
-    quiet = {*SITES, "primary-service", "secondary-service", "client", "init"}
+    quiet = {*SITES, "primary-service", "secondary-service", "client", "init", "keys", "operator"}
     assert {name for name, service in SERVICES.items() if "healthcheck" not in service} == quiet
 
 
@@ -153,6 +155,31 @@ def test_grafana_finds_what_it_is_provisioned_with() -> None:
     for file in (provisioning / "datasources").glob("*.yml"):
         for source in yaml.safe_load(file.read_text())["datasources"]:
             assert source["url"] == "http://prometheus:9090"
+
+
+def test_nobody_gets_keys_that_are_not_his() -> None:
+    for name, service in SERVICES.items():
+        folders = {target.rpartition("/")[2] for _, target, _ in _mounts(service) if "/tunnelswitch/pki/" in target}
+        site, _, part = name.partition("-")
+        expected = {
+            "agent": {site},
+            "switcher": {site},
+            "service": {"viewer"},  # asks which site is active
+        }.get(part, {"init": {"operator"}, "operator": {"operator", "viewer"}}.get(name, set()))
+        assert folders == expected, name
+        for source, target, mode in _mounts(service):
+            if source.endswith("-keys") and name != "keys":
+                assert (source, mode) == (f"{target.rpartition('/')[2]}-keys", "ro")
+    holders = {"keys"}
+    assert {name for name, service in SERVICES.items() if "authority" in {m[0] for m in _mounts(service)}} == holders
+
+
+def test_nothing_listens_everywhere() -> None:
+    bus = (CHECKOUT / "deploy" / "compose" / "nats.conf").read_text()
+    assert bus.count("host: $ADDRESS") == 2
+    assert 'include "accounts/accounts.conf"' in bus
+    for path in (*CHECKOUT.glob("deploy/**/*.conf"), *CHECKOUT.glob("deploy/**/*.toml")):
+        assert "0.0.0.0" not in path.read_text(), path
 
 
 def _mounts(service: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -199,6 +199,19 @@ CASES = {
         changed('"nats://10.9.0.1:4222",', '"nats://me:hush@10.9.0.1:4222",'),
         "cluster.nats_urls: a URL holds a user or password; keep secrets in the file that cluster.credentials names",
     ),
+    "two ways in": (
+        changed("# keys = ", 'credentials = "/x.creds"\nkeys = '),
+        "cluster.keys: is given, and cluster.credentials too; "
+        "remove one: keys is a directory with an nkey for each identity, credentials one file for all",
+    ),
+    "TLS without an authority": (
+        changed('# tls = { ca = "/etc/tunnelswitch/pki/ca.crt" }', 'tls = { ca = "" }'),
+        "cluster.tls.ca: is empty; give the path of a PEM file",
+    ),
+    "a person as a site": (
+        changed("[sites.gateway]", "[sites.viewer]").replace('"gateway"]', '"viewer"]'),
+        "sites.viewer: is not a site's name; give it another one: people's keys are kept under this one",
+    ),
     "empty command": (
         changed('promote = ["/usr/local/lib/pbx/promote"]', "promote = []"),
         "services.pbx.exec.promote: is empty; give the command as a list: program, then arguments",
@@ -388,6 +401,7 @@ def _tables(cls: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
             "Service",
             "Detection",
             "Runtime",
+            "ClusterTls",
             "Tls",
             "Policy",
             "Exec",
@@ -408,6 +422,7 @@ def test_every_key_is_documented() -> None:
     sections = _documented_sections()
     titles = {
         "cluster": config.Cluster,
+        "cluster.tls": config.ClusterTls,
         "sites.NAME": config.Site,
         "sites.NAME.tls": config.Tls,
         "groups.NAME": config.Group,

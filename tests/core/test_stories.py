@@ -236,6 +236,20 @@ def test_gateway_that_lost_the_path_alone_asks_for_a_handover(world: Story) -> N
     assert world.answering_copies() == {"secondary"}
 
 
+def test_a_gateway_that_alone_has_lost_the_active_moves_nothing_and_says_why_its_clients_wait(world: Story) -> None:
+    world.network.cut([("gateway", "primary"), ("primary", "gateway")])
+    cut_at = world.now
+    world.run(3.0)
+    assert world.answering_copies() == set()
+    assert world.moves == []
+    assert "gateway has lost primary, path and bus, and too few of the other voters have" in world.reasons(
+        "alarm", cut_at
+    )
+    world.heal()
+    world.run(2.0)
+    assert world.answering_copies() == {"primary"}
+
+
 def test_operator_moves_a_healthy_service(world: Story) -> None:
     world.ask("secondary")
     world.run(1.0)

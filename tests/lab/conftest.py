@@ -89,7 +89,7 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture
 async def running(new_name: Callable[[], str]) -> AsyncIterator[Running]:
-    bed = await Testbed.up(LabOptions(new_name(), 0.03, 3), lambda step: None)
+    bed = await Testbed.up(LabOptions(new_name(), 0.03, 3, tls=True), lambda step: None)
     await bed.start_service(25.0)
     await bed.start_agents()
     lab = Running(bed)

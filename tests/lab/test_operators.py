@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import subprocess
 
-import nats
 import pytest
 from running_lab import Running
 
+from tunnelswitch.pki.identities import STORE_ACCOUNT
 from tunnelswitch_lab import messaging, netns, procs
 from tunnelswitch_lab.agents import executable
 
@@ -82,7 +82,7 @@ async def test_a_record_that_is_no_record_is_recovered_too(running: Running) -> 
     layout = running.bed.layout
 
     async def spoil() -> None:
-        client = await nats.connect(layout.gateway.nats_url)
+        client = await messaging.connect(layout, layout.gateway, STORE_ACCOUNT)
         await client.jetstream().publish(f"$KV.tunnelswitch-{layout.name}.voip", b"not a record")
         await client.close()
 

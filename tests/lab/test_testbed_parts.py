@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nats
 import pytest
 
 from tunnelswitch import config
+from tunnelswitch.pki.identities import STORE_ACCOUNT
 from tunnelswitch_lab import agents, deployment, messaging, netns, procs
 from tunnelswitch_lab.faults import FAULTS, find
 from tunnelswitch_lab.layout import CLIENT_ADDRESS, SERVERS, SERVICE_ADDRESS, Layout, Site
@@ -111,7 +111,7 @@ async def test_nats_is_a_cluster_that_commits_on_three_replicas_and_is_led_from_
     primary = bed.layout.site("primary")
 
     async def compare_and_set() -> tuple[str, int, bytes | None]:
-        client = await nats.connect(primary.nats_url)
+        client = await messaging.connect(bed.layout, primary, STORE_ACCOUNT)
         try:
             store = client.jetstream()
             bucket = await store.create_key_value(bucket="trial", replicas=3)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
+from dataclasses import replace
 
-import nats
 import pytest
 from running_lab import Running
 
-from tunnelswitch_lab import faults, netns, procs
+from tunnelswitch.bus import samples
+from tunnelswitch.bus.codec import encode
+from tunnelswitch.bus.subjects import subject_of
+from tunnelswitch.core import facts
+from tunnelswitch.core.stamp import Stamp
+from tunnelswitch.pki.identities import BUS_ACCOUNT
+from tunnelswitch_lab import faults, messaging, netns, procs
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
 
@@ -22,6 +29,7 @@ GARBAGE = (
     b"{" * 60_000,
     b'"' + b"x" * 200_000 + b'"',
 )
+KINDS = ("heartbeat", "epoch", "record", "proof", "move", "serving", "handover", "applied")
 
 
 async def test_killed_and_restarted_programs_are_no_blip_for_clients(running: Running) -> None:
@@ -39,26 +47,56 @@ async def test_killed_and_restarted_programs_are_no_blip_for_clients(running: Ru
     assert await running.epoch() == 1
 
 
-async def test_garbage_on_the_bus_is_counted_and_changes_nothing(running: Running) -> None:
+def forged(cluster: str) -> list[tuple[str, bytes]]:
+    """What a liar would say, by subject: in another one's name, about another one, of a decision that nobody made."""
+    future = Stamp(999, "gateway.feedface.1")
+    record = replace(samples.RECORD, stamp=future, active="secondary", previous="primary")
+    beat = replace(samples.HEARTBEAT, site="primary", sequence=2**40)
+    proof = next(message for message in samples.MESSAGES if isinstance(message, facts.Proof))
+    lies = [
+        (beat, "secondary/agent", None),
+        (beat, "primary/switcher", None),
+        (beat, "primary/agent", f"tsw.v1.{cluster}.heartbeat.secondary"),
+        (facts.Epoch(record), "primary/agent", None),
+        (facts.Epoch(record), "operator", None),
+        (replace(proof, site="primary", stamp=future), "secondary/agent", None),
+        (replace(proof, site="primary", stamp=future), "primary/agent", None),  # true to its sender, and of no decision
+        (facts.MoveRequest("voip", future, "secondary", "mallory"), "operator", None),
+        (facts.MoveRequest("voip", future, "secondary", "mallory"), "viewer", None),
+    ]
+    return [
+        (subject or subject_of(cluster, message), encode(message, source, str(number), time.time()))
+        for number, (message, source, subject) in enumerate(lies)
+    ]
+
+
+async def test_whoever_lies_on_the_bus_is_counted_and_changes_nothing(running: Running) -> None:
+    """Said with a key that the servers let say anything: what is left then is what the processes see for themselves."""
     layout = running.bed.layout
-    before = running.tunnels("gateway"), running.tunnels("primary")
+    before = running.tunnels("gateway"), running.tunnels("primary"), await running.epoch()
+    said = [(f"tsw.v1.{layout.name}.{kind}.primary", payload) for payload in GARBAGE for kind in KINDS]
+    said += forged(layout.name)
 
     async def publish() -> None:
-        client = await nats.connect(layout.gateway.nats_url)
-        for payload in GARBAGE:
-            for kind in ("heartbeat", "epoch", "record", "proof", "move", "serving", "handover", "applied"):
-                await client.publish(f"tsw.v1.{layout.name}.{kind}.primary", payload)
+        client = await messaging.connect(layout, layout.gateway, BUS_ACCOUNT)
+        heard = await client.subscribe(f"tsw.v1.{layout.name}.heartbeat.*")
+        true = [await heard.next_msg(timeout=5) for _ in range(30)]
+        for subject, payload in [*said, *((old.subject, old.data) for old in true)]:
+            await client.publish(subject, payload)
         await client.flush()
         await client.close()
 
     await netns.run_inside(layout.gateway.namespace, publish)
+    bad, stale = "tunnelswitch_bad_messages_total", "tunnelswitch_stale_messages_total"
+    least = {f'{bad}{{kind="{kind}"}}': 1 for kind in ("not_json", "too_large", "invalid", "subject", "source")}
     for endpoint in ("agent", "switcher"):
+        for name, count in {**least, bad: len(GARBAGE), stale: 1}.items():
 
-        async def counted(endpoint: str = endpoint) -> bool:
-            return await running.metric("gateway", endpoint, "tunnelswitch_bad_messages_total") >= len(GARBAGE)
+            async def counted(endpoint: str = endpoint, name: str = name, count: int = count) -> bool:
+                return await running.metric("gateway", endpoint, name) >= count
 
-        await running.until(counted, "counters")
-    assert (running.tunnels("gateway"), running.tunnels("primary")) == before
+            await running.until(counted, f"{name} of {endpoint}")
+    assert (running.tunnels("gateway"), running.tunnels("primary"), await running.epoch()) == before
     assert running.client.watch(0.5).copies == ["primary"]
     assert "Traceback" not in running.logs()
 

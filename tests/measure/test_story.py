@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tunnelswitch_lab.measure.copies import Answer, overlap, packets_by_site, repeated, rollback
 from tunnelswitch_lab.measure.events import BusEvent, read_events
-from tunnelswitch_lab.measure.story import moved_before, protected, stamp_epoch, tell
+from tunnelswitch_lab.measure.story import connected, moved_before, protected, stamp_epoch, tell
 
 RUNS = st.sampled_from(["old", "new"])
 JSON = st.recursive(
@@ -187,3 +187,16 @@ def test_copies_add_up(answers: list[Answer]) -> None:
     assert sum(packets_by_site(answers).values()) == len(answers)
     assert 0 <= overlap(answers) <= len(answers)
     assert (rollback(answers) is None) == (len({answer.run for answer in answers}) < 2)
+
+
+def test_connected_means_that_every_site_sees_every_other_one() -> None:
+    def beat(at: float, site: str, **paths: str) -> BusEvent:
+        return event("heartbeat", at, site=site, observations=[{"subject": s, "path": p} for s, p in paths.items()])
+
+    sites = ("a", "b", "c")
+    early = [beat(1, "a", b="up", c="up"), beat(1, "b", a="up", c="up"), beat(1, "c", a="up", b="unknown")]
+    assert not connected(early, sites)
+    assert not connected(early[:2], sites)
+    assert connected([*early, beat(2, "c", a="up", b="up")], sites)
+    assert not connected([*early, beat(2, "c", a="up", b="up"), beat(3, "b", a="down", c="up")], sites)
+    assert not connected([event("heartbeat", 1, site="a", observations="rubbish")], ("a", "b"))

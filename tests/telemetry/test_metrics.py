@@ -235,6 +235,7 @@ def test_the_rest() -> None:
     made.observe(events.LoopLate(0.02), 1.0)
     made.observe(events.PathChanged("primary", facts.Path.UP), 1.0)
     made.observe(events.LeaderSeen("gateway"), 1.0)
+    made.meta_leader("secondary")
     for action in ("refuse", "alarm", "commit"):
         made.observe(actions.Publish(facts.Decision("gateway", "voip", Stamp(1, "a"), action, "why")), 1.0)
     made.observe(object(), 1.0)
@@ -250,6 +251,9 @@ def test_the_rest() -> None:
     assert value(made, "loop_lateness_seconds_count") == 1
     assert value(made, "path_up", site="primary") == 1
     assert value(made, "stream_leader", site="gateway") == 1
+    assert value(made, "meta_leader", site="secondary") == 1
+    made.meta_leader(None)
+    assert value(made, "meta_leader", site="secondary") == 0
     assert value(made, "refusals_total", group="voip") == value(made, "alarms_total", group="voip") == 1
 
 

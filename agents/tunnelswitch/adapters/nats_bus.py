@@ -1,8 +1,8 @@
 """The bus over core NATS: what the sites tell each other, at most once, never replayed.
 
 A publish goes to the socket at once or is dropped and counted. What arrives is decoded and given to `emit` in the
-reader's own step; what cannot be decoded is counted and dropped. Freshness and meaning are the core's business, records
-that must not be lost are the epoch store's.
+reader's own step; what cannot be decoded, or does not come from whom it should, is counted and dropped. Freshness and
+meaning are the core's business, records that must not be lost are the epoch store's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from tunnelswitch.bus import codec, limits, subjects
+from tunnelswitch.bus import codec, limits, speech, subjects
+from tunnelswitch.bus.access import ANONYMOUS, Access
 from tunnelswitch.bus.connection import DEFAULT_TIMING, Connection, Timing
 from tunnelswitch.bus.wire import publish_command
 from tunnelswitch.core.facts import Epoch, GroupRecord, Heartbeat
@@ -58,14 +59,14 @@ class NatsBus:
             arrives as an `Epoch` fact.
         emit: gets every message, in the event loop; must not block.
         preferred_url: the server beside this site.
-        credentials: path of a NATS credentials file.
+        access: who we are, and whom we trust.
         clock_unix: wall clock for the envelope's `time`.
         on_bad: called with the kind of every bad message.
         on_state: called with the server's URL on connect and None on loss.
         timing: how patient the connection is.
 
     Raises:
-        BusError: a name cannot be part of a subject, or the credentials file cannot be used.
+        BusError: a name cannot be part of a subject.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class NatsBus:
         kinds: Iterable[str],
         emit: Emit,
         preferred_url: str | None = None,
-        credentials: str | None = None,
+        access: Access = ANONYMOUS,
         clock_unix: Callable[[], float] = time.time,
         on_bad: Callable[[str], None] | None = None,
         on_state: Callable[[str | None], None] | None = None,
@@ -97,7 +98,7 @@ class NatsBus:
             name=f"{source} bus",
             subscriptions={subjects.wildcard(cluster, kind): self._receive for kind in kinds},
             preferred_url=preferred_url,
-            credentials=credentials,
+            access=access,
             no_echo=True,
             on_state=on_state,
             timing=timing,
@@ -154,10 +155,11 @@ class NatsBus:
     def _receive(self, subject: bytes, payload: bytes) -> None:
         try:
             envelope = codec.decode(payload)
+            if envelope.source == self._source:
+                return
+            speech.check_sender(subject.decode("utf-8", "replace"), envelope)
         except BadMessageError as error:
             self._bad(error.kind, error, subject.decode("utf-8", "replace"))
-            return
-        if envelope.source == self._source:
             return
         self.counts.received += 1
         message = envelope.message

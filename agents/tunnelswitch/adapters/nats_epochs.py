@@ -16,7 +16,8 @@ from nats.errors import Error as NatsError
 from nats.js.api import DiscardPolicy, Header, RePublish, StorageType, StreamConfig
 from nats.js.errors import APIError, NoStreamResponseError
 
-from tunnelswitch.bus import codec, subjects
+from tunnelswitch.bus import codec
+from tunnelswitch.bus.access import ANONYMOUS, Access
 from tunnelswitch.bus.connection import DEFAULT_TIMING, Connection, Timing
 from tunnelswitch.bus.requests import (
     IN_PROCESS,
@@ -27,6 +28,7 @@ from tunnelswitch.bus.requests import (
     Requests,
     passes,
 )
+from tunnelswitch.bus.store import StoreSubjects
 from tunnelswitch.bus.wire import describe
 from tunnelswitch.errors import BadMessageError, CommitRefusedError, CommitUnknownError, EpochStoreError
 
@@ -63,10 +65,10 @@ class NatsEpochs:
         source: who we are, such as `gateway/switcher`.
         servers: `server_name` of the NATS node by site, in the order in which sites should lead the stream.
         preferred_url: the server beside this site.
-        credentials: path of a NATS credentials file.
+        access: who we are, and whom we trust.
 
     Raises:
-        BusError: a name cannot be part of a subject, or the credentials file cannot be used.
+        BusError: a name cannot be part of a subject.
     """
 
     def __init__(
@@ -77,23 +79,22 @@ class NatsEpochs:
         source: str,
         servers: Mapping[str, str],
         preferred_url: str | None = None,
-        credentials: str | None = None,
+        access: Access = ANONYMOUS,
         timing: Timing = DEFAULT_TIMING,
     ) -> None:
-        self.bucket = f"tunnelswitch-{subjects.checked_token(cluster, 'cluster name')}"
-        self._cluster = cluster
+        self._subjects = StoreSubjects(cluster, access.jetstream_api)
+        self.bucket = self._subjects.bucket
         self._servers = dict(servers)
-        self._stream = f"KV_{self.bucket}"
-        self._keys = f"$KV.{self.bucket}"
-        self._mark = f"{self._keys}.read.{subjects.checked_token(source.replace('/', '-'), 'source')}"
+        self._stream = self._subjects.stream
+        self._mark = self._subjects.mark(source)
         self._connection = Connection(
             urls,
             name=f"{source} epochs",
             preferred_url=preferred_url,
-            credentials=credentials,
+            access=access,
             timing=timing,
         )
-        self._requests = Requests(self._connection)
+        self._requests = Requests(self._connection, access.jetstream_api)
 
     @property
     def connected(self) -> bool:
@@ -114,7 +115,7 @@ class NatsEpochs:
         Raises:
             EpochStoreError: no confirmed answer before the deadline, or what is stored is not a record.
         """
-        key = self._key(group)
+        key = self._subjects.key(group)
 
         async def confirmed(jetstream: JetStreamContext) -> RawStreamMsg | None:
             stored = await self._last(jetstream, key)
@@ -140,7 +141,7 @@ class NatsEpochs:
         Raises:
             EpochStoreError: no answer before the deadline.
         """
-        key = self._key(group)
+        key = self._subjects.key(group)
         what = f"record of group {group!r}"
         stored = await self._until(lambda jetstream: self._last(jetstream, key), deadline_seconds, what)
         return 0 if stored is None else stored.seq or 0
@@ -204,9 +205,6 @@ class NatsEpochs:
         leader = await self._until(pinned, _PIN_SECONDS, f"leader of stream {self._stream}", _PIN_TRY_SECONDS)
         return next((site for site, name in self._servers.items() if name == leader), None)
 
-    def _key(self, group: str) -> str:
-        return f"{self._keys}.{subjects.checked_token(group, 'group')}"
-
     def _configuration(self) -> StreamConfig:
         """A KV bucket that any KV client can read, less what would let one drop a record's history.
 
@@ -214,7 +212,7 @@ class NatsEpochs:
         """
         return StreamConfig(
             name=self._stream,
-            subjects=[f"{self._keys}.>"],
+            subjects=[f"{self._subjects.keys}.>"],
             storage=StorageType.FILE,
             num_replicas=max(1, min(MOST_REPLICAS, len(self._servers))),
             max_msgs_per_subject=HISTORY,
@@ -225,8 +223,8 @@ class NatsEpochs:
             allow_rollup_hdrs=False,
             allow_direct=False,
             republish=RePublish(
-                src=f"{self._keys}.*",
-                dest=f"{subjects.PREFIX}.{self._cluster}.{subjects.RECORD.name}.{{{{wildcard(1)}}}}",
+                src=f"{self._subjects.keys}.*",
+                dest=f"{self._subjects.republished}.{{{{wildcard(1)}}}}",
             ),
         )
 
@@ -242,7 +240,7 @@ class NatsEpochs:
         """Sent again only if it surely reached no leader: else the second could be refused because of the first."""
         what = f"commit of {record.stamp} for group {record.group!r}"
         payload = codec.encode_record(record)
-        key = self._key(record.group)
+        key = self._subjects.key(record.group)
         try:
             async with asyncio.timeout(deadline_seconds):
                 while True:
@@ -266,7 +264,7 @@ class NatsEpochs:
     async def _step_down(self, server: str) -> None:
         client = await self._connection.wait_connected()
         answer = await client.request(
-            f"$JS.API.STREAM.LEADER.STEPDOWN.{self._stream}",
+            self._subjects.ask(StoreSubjects.STEP_DOWN),
             msgspec.json.encode({"placement": {"preferred": server}}),
             timeout=TRY_SECONDS,
         )

@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 from nats.errors import Error as NatsError
 
+from tunnelswitch.bus.access import ANONYMOUS, Access
 from tunnelswitch.bus.wire import WireClient, describe, publish_command
 from tunnelswitch.errors import BusError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
     from tunnelswitch.bus.wire import Handler
@@ -58,11 +58,11 @@ class Connection:
         name: shown in NATS' monitoring.
         subscriptions: handlers by subject, made anew on every connection.
         preferred_url: the server beside this site; tried first, and gone back to.
-        credentials: path of a NATS credentials file.
+        access: who we are, and whom we trust.
         on_state: called with the URL on connect and with None on loss.
 
     Raises:
-        BusError: no URLs, or the credentials file cannot be used.
+        BusError: no URLs.
     """
 
     def __init__(
@@ -72,21 +72,19 @@ class Connection:
         name: str,
         subscriptions: Mapping[str, Handler] | None = None,
         preferred_url: str | None = None,
-        credentials: str | None = None,
+        access: Access = ANONYMOUS,
         no_echo: bool = False,
         on_state: Callable[[str | None], None] | None = None,
         timing: Timing = DEFAULT_TIMING,
     ) -> None:
         if not urls:
             raise BusError("no NATS server is named", "set cluster.nats_urls")
-        if credentials is not None:
-            _check_credentials(Path(credentials))
         first = [preferred_url] if preferred_url else []
         self._urls = list(dict.fromkeys([*first, *urls]))
         self._preferred = preferred_url
         self._name = name
         self._subscriptions = dict(subscriptions or {})
-        self._credentials = credentials
+        self._access = access
         self._no_echo = no_echo
         self._on_state = on_state
         self._timing = timing
@@ -182,7 +180,7 @@ class Connection:
                 self._log.error(
                     "no NATS server answers, trying for ever",
                     errors=dict(self._errors),
-                    remedy="start nats-server, or correct cluster.nats_urls",
+                    remedy=_remedy(self._errors.values()),
                 )
             await asyncio.sleep(pause)
             pause = min(2 * pause, self._timing.retry_most_seconds)
@@ -211,7 +209,7 @@ class Connection:
         try:
             async with asyncio.timeout(self._timing.connect_seconds):
                 await client.open(
-                    credentials=self._credentials,
+                    access=self._access,
                     name=self._name,
                     no_echo=self._no_echo,
                     timeout_seconds=self._timing.connect_seconds,
@@ -220,7 +218,8 @@ class Connection:
                     await client.listen(subject, handler)
                 await client.flush()
         except Exception as error:  # noqa: BLE001  whatever it is, the answer is another attempt; it is logged
-            self._errors[url] = client.reason or describe(error)
+            why = error.diagnostics() if isinstance(error, BusError) else describe(error)
+            self._errors[url] = client.reason or why
             await self._discard(client)
             return None
         except asyncio.CancelledError:
@@ -282,6 +281,12 @@ class Connection:
             self._log.warning("NATS complains", problem=problem)
 
 
+def _remedy(errors: Iterable[str]) -> str:
+    if any("authorization" in error.lower() for error in errors):
+        return "let the servers include the accounts.conf that `tunnelswitch pki init` made with this key"
+    return "start nats-server, or correct cluster.nats_urls"
+
+
 async def _end(*tasks: asyncio.Task[Any]) -> None:
     """Cancel and wait."""
     for task in tasks:
@@ -295,13 +300,3 @@ def _heed_cancellation() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
-
-
-def _check_credentials(path: Path) -> None:
-    """nats-py reads such a file without end if it is not one."""
-    try:
-        text = path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BusError(f"the credentials file {path} cannot be read: {error}", "see cluster.credentials") from error
-    if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
-        raise BusError(f"{path} is not a NATS credentials file", "make one with `nsc generate creds`")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
+from tunnelswitch.bus.access import JETSTREAM_API
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -40,10 +42,15 @@ class AskAgain(OSError):  # noqa: N818  not an error: look once more
 
 
 class Requests:
-    """JetStream calls over a connection that may be another one by the next call."""
+    """JetStream calls over a connection that may be another one by the next call.
 
-    def __init__(self, connection: Connection) -> None:
+    Args:
+        api: where JetStream's API is to be found.
+    """
+
+    def __init__(self, connection: Connection, api: str = JETSTREAM_API) -> None:
         self._connection = connection
+        self._api = api
 
     async def ask(self, call: Call[_T]) -> _T:
         """One call, as soon as there is a connection. Unbounded: use it within `asyncio.timeout`.
@@ -52,7 +59,7 @@ class Requests:
             ConnectionError: the connection was lost before the answer.
         """
         client = await self._connection.wait_connected()
-        answer = asyncio.ensure_future(call(client.jetstream(timeout=_NEVER_SECONDS)))
+        answer = asyncio.ensure_future(call(client.jetstream(timeout=_NEVER_SECONDS, prefix=self._api)))
         lost = asyncio.create_task(client.lost.wait())
         try:
             await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)

@@ -22,12 +22,15 @@ from nats.errors import UnexpectedEOF
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tunnelswitch.bus.access import Access
+
     Handler = Callable[[bytes, bytes], None]
     """Takes subject and payload."""
 
 _NEVER_SECONDS = 86_400
 """nats-py's own pings: ours are quicker."""
 _PING = b"PING\r\n"
+_DRAIN_POLL_SECONDS = 0.0005
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
@@ -48,18 +51,19 @@ class WireClient(Client):
         self._is_open = False
         self._handlers: dict[int, Handler] = {}
 
-    async def open(self, *, credentials: str | None, name: str, no_echo: bool, timeout_seconds: float) -> None:
+    async def open(self, *, access: Access, name: str, no_echo: bool, timeout_seconds: float) -> None:
         """Connect and authenticate.
 
         Raises:
             OSError: no way to the server, or none in time.
             nats.errors.Error: the server refuses.
+            BusError: the key or a certificate cannot be used.
         """
         async with asyncio.timeout(timeout_seconds):
             await self.connect(
                 servers=[self.url],
                 name=name,
-                user_credentials=credentials,
+                **access.options(),
                 no_echo=no_echo,
                 allow_reconnect=False,
                 max_reconnect_attempts=1,
@@ -69,10 +73,13 @@ class WireClient(Client):
                 error_cb=self._error,
                 closed_cb=self._closed,
             )
-        self._is_open = True
         writer = self._stream_writer()
-        if writer is not None:
-            writer.transport.set_write_buffer_limits(high=0)  # so that drain() means: all of it has left
+        if access.ca is not None and (writer is None or writer.get_extra_info("ssl_object") is None):
+            raise ConnectionError("the server does not offer TLS, and cluster.tls wants it")
+        quiet_under_tls(self)
+        self._is_open = True
+        for transport in self._transports():
+            transport.set_write_buffer_limits(high=0)  # so that drain() means: all of it has left
 
     async def listen(self, subject: str, handler: Handler) -> None:
         """Give every message on `subject` to `handler`, in the reader's own step."""
@@ -82,7 +89,7 @@ class WireClient(Client):
     def write(self, data: bytes, backlog_bytes: int) -> bool:
         """Send protocol bytes now. False if the connection is lost, or more than `backlog_bytes` wait already."""
         writer = self._stream_writer()
-        if writer is None or self.lost.is_set() or writer.transport.get_write_buffer_size() > backlog_bytes:
+        if writer is None or self.lost.is_set() or self._unsent_bytes() > backlog_bytes:
             return False
         writer.write(data)
         return True
@@ -93,6 +100,9 @@ class WireClient(Client):
         if writer is not None and not self.lost.is_set():
             with contextlib.suppress(OSError):
                 await writer.drain()
+            # Under TLS, drain() knows what is above the socket only, and below nothing can be awaited.
+            while self._unsent_bytes() and not self.lost.is_set():  # noqa: ASYNC110
+                await asyncio.sleep(_DRAIN_POLL_SECONDS)
 
     async def answers(self, timeout_seconds: float) -> bool:
         """Does the server answer a ping, or send anything else, in time?"""
@@ -126,12 +136,24 @@ class WireClient(Client):
             writer.transport.abort()
         self._pending.clear()
         self._pending_data_size = 0
+        if self._flush_queue is None:
+            return  # it never got as far as connecting, and nats-py wants to flush what it has not
         with contextlib.suppress(NatsError, OSError, TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 await self.close()
 
     def _stream_writer(self) -> asyncio.StreamWriter | None:
         return self._transport._io_writer if isinstance(self._transport, TcpTransport) else None
+
+    def _transports(self) -> list[asyncio.WriteTransport]:
+        """The one that is written to, and under TLS the one below it, which has the socket."""
+        if not isinstance(self._transport, TcpTransport):
+            return []
+        writers = (self._transport._io_writer, self._transport._bare_io_writer)
+        return list(dict.fromkeys(writer.transport for writer in writers if writer is not None))
+
+    def _unsent_bytes(self) -> int:
+        return sum(transport.get_write_buffer_size() for transport in self._transports())
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         handler = self._handlers.get(sid)
@@ -164,6 +186,14 @@ class WireClient(Client):
 
     async def _closed(self) -> None:
         self.lose(self.reason or "the server closed the connection")
+
+
+def quiet_under_tls(client: Client) -> None:
+    """nats-py makes the stream's protocol itself and does not tell it of TLS: asyncio would warn of that at the end."""
+    if isinstance(client._transport, TcpTransport) and client._transport._io_writer is not None:
+        writer = client._transport._io_writer
+        if writer.get_extra_info("ssl_object") is not None:
+            writer.transport.get_protocol()._over_ssl = True  # type: ignore[attr-defined]
 
 
 def publish_command(subject: str, payload: bytes) -> bytes:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -27,6 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+pki = typer.Typer(help="Keys and certificates.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(pki, name="pki")
 
 
 class Format(StrEnum):
@@ -114,6 +118,25 @@ def status(
     (print_json if form is Format.JSON else print_pretty)(report)
     if not is_well(report):
         raise typer.Exit(1)
+
+
+@pki.command("init")
+def pki_init(
+    config: ConfigOption,
+    out: Annotated[Path, typer.Option("--out", help="Where to; made if need be.", file_okay=False)],
+    renew: Annotated[bool, typer.Option("--renew", help="Make every certificate anew, for the same keys.")] = False,
+) -> None:
+    """Make every key and certificate that is missing, and what NATS has to know of them. Keeps what is there."""
+    deployment = load(config)
+    from tunnelswitch.pki.issue import issue
+
+    report = issue(deployment, out, renew=renew)
+    for what, names in (("made", report.made), ("made anew", report.renewed)):
+        for name in names:
+            print(f"{what}: {out / name}")
+    for name, end in report.ending.items():
+        print(f"ends on {end}: {out / name}; run again with --renew")
+    print(f"kept as it was: {len(report.kept)} files")
 
 
 @app.command()

@@ -5,6 +5,7 @@
 
 from tunnelswitch.config.model import (
     Cluster,
+    ClusterTls,
     Colo,
     ColoSite,
     Deployment,
@@ -23,6 +24,7 @@ from tunnelswitch.config.reading import load, parse
 
 __all__ = [
     "Cluster",
+    "ClusterTls",
     "Colo",
     "ColoSite",
     "Deployment",

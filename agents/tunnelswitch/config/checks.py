@@ -13,6 +13,7 @@ from tunnelswitch.config.problems import Problems, join_key, shown, suggestion
 
 MAX_GATEWAYS = 100
 MIN_VOTERS = 3
+RESERVED_SITES = ("operator", "viewer")
 
 
 def check(deployment: Deployment, problems: Problems) -> None:
@@ -37,6 +38,11 @@ def _check_cluster(deployment: Deployment, problems: Problems) -> None:
         problems.add("cluster.nats_urls", "is empty", "name at least one NATS server")
     for url in cluster.nats_urls:
         _check_nats("cluster.nats_urls", url, problems)
+    if cluster.keys and cluster.credentials:
+        remedy = "remove one: keys is a directory with an nkey for each identity, credentials one file for all"
+        problems.add("cluster.keys", "is given, and cluster.credentials too", remedy)
+    if cluster.tls is not None and not cluster.tls.ca:
+        problems.add("cluster.tls.ca", "is empty", "give the path of a PEM file")
 
 
 def _check_nats(key: str, url: str, problems: Problems) -> None:
@@ -53,6 +59,8 @@ def _check_site(name: str, site: Site, problems: Problems) -> None:
     key = join_key("sites", name)
     if not values.is_name(name):
         problems.add(key, "is not a name", values.NAME_RULE)
+    if name in RESERVED_SITES:
+        problems.add(key, "is not a site's name", "give it another one: people's keys are kept under this one")
     if not values.is_usable_endpoint(site.underlay_address):
         remedy = "give the IP address of this site that the other sites reach"
         problems.add(f"{key}.underlay_address", f"{shown(site.underlay_address)} is not such an address", remedy)

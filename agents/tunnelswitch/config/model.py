@@ -30,12 +30,20 @@ class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A TOML table: immutable, and a key that we do not know is an error rather than a silent typo."""
 
 
+class ClusterTls(_Table, frozen=True):
+    """`[cluster.tls]`: a PEM file with the certificates that may vouch for the NATS nodes."""
+
+    ca: str
+
+
 class Cluster(_Table, frozen=True):
     """`[cluster]`: the bus that all sites share."""
 
     name: str
     nats_urls: tuple[str, ...]
     credentials: str = ""
+    keys: str = ""
+    tls: ClusterTls | None = None
 
 
 class Tls(_Table, frozen=True):

@@ -25,7 +25,7 @@ from tunnelswitch.core.facts import (
     Serving,
 )
 from tunnelswitch.core.gate import Gate, running_at
-from tunnelswitch.core.housekeeping import Housekeeping, drained_after
+from tunnelswitch.core.housekeeping import Housekeeping, against_drain, drained_after
 from tunnelswitch.core.keeping import News, RecordKeeper, signed
 from tunnelswitch.core.marks import Marks
 from tunnelswitch.core.moving import Move
@@ -33,6 +33,8 @@ from tunnelswitch.core.saying import Sayings
 from tunnelswitch.core.stamp import Stamp
 
 RECONCILE_SECONDS = 1.0
+# So many reads in a row without an answer are no hiccup.
+READS_FAILED_MAX = 3
 
 
 class GroupDecider:
@@ -54,6 +56,7 @@ class GroupDecider:
         self._house = Housekeeping(evidence)
         self._sayings = Sayings(gate.site, self.group.name)
         self._counter = 0
+        self._reads_failed = 0
         self._reconcile_at = 0.0
         self._moved_at: float | None = None
         self._asked_at = float("-inf")
@@ -117,18 +120,11 @@ class GroupDecider:
 
     def _hear_drain(self, wish: DrainRequest, now: float) -> None:
         """A drained site serves nobody until it is undrained: what serves there moves, and nothing moves there."""
-        record, servers = self.record, self.group.servers
         self._sayings.again()
-        against = None
-        if record is None or wish.stamp != record.stamp:
-            against = f"asks under {wish.stamp}, which is not in force"
-        elif wish.site not in servers:
-            against = f"asks to drain {wish.site}, and {self.group.name} is served by {' and '.join(servers)}"
-        elif set(drained_after(record, wish)) >= set(servers):
-            against = f"asks to drain {wish.site} as well, and then nobody could serve"
+        against = against_drain(self.record, self.group, wish)
         if against is not None:
             self._say(now, "refuse", f"{wish.asked_by} {against}")
-        elif record is not None and drained_after(record, wish) != record.drained:
+        elif self.record is not None and drained_after(self.record, wish) != self.record.drained:
             self.evidence.drain = wish
 
     def _hear_result(self, event: object, now: float) -> None:
@@ -137,6 +133,9 @@ class GroupDecider:
                 self._have_read(event, now)
             case events.ReadFailed():
                 self.kept.read_failed(now)
+                self._reads_failed += 1
+                if self._reads_failed >= READS_FAILED_MAX:
+                    self._say(now, "alarm", f"the epoch store cannot be read, and nothing is decided: {event.error}")
             case events.CommitRefused():
                 self.kept.refused()
             case events.CommitUnknown():
@@ -152,6 +151,7 @@ class GroupDecider:
                 pass
 
     def _have_read(self, answer: events.RecordRead, now: float) -> None:
+        self._reads_failed = 0
         known, above = self.record, self._marks.above(self.record)
         news = self.kept.have_read(answer, now)
         # A mark above a confirmed read: somebody was quicker, or the store forgot. The next read tells.

@@ -33,6 +33,8 @@ BALLOT_WINDOWS = 2
 # turns. With one packet in twenty lost, eight of eleven would have to be for a false alarm to last so long: below this,
 # a path that is down is no reason to leave an active that lives. Clients without an answer are one much sooner.
 PATH_DOWN_SECONDS = 10.0
+# A gateway that has lost the active alone, path and bus, says so after this: a majority that agrees does it sooner.
+ALONE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,11 +224,21 @@ class Evidence:
         return Verdict(Reason.OPERATOR, (f"{record.active} is drained",), consent_needed=True)
 
     def half_seen(self, record: GroupRecord, now: float) -> str | None:
-        """Bus silent with the path up, or the reverse: a fault to report, never one to move on."""
+        """What only some see: bus silent with the path up, or both gone for this gateway and no majority that agrees.
+        A fault to report, never one to move on."""
         beat = self.fresh(self.gateway, now)
         seen = next((o for o in beat.observations if o.subject == record.active), None) if beat else None
         if seen and seen.bus is Bus.SILENT and seen.path is Path.UP:
             return f"no heartbeats from {record.active} while its path is up: its agent or its bus has failed"
+        if (
+            seen
+            and (seen.bus, seen.path) == (Bus.SILENT, Path.DOWN)
+            and min(seen.bus_seconds, seen.path_seconds) >= ALONE_SECONDS
+        ):
+            return (
+                f"{self.gateway} has lost {record.active}, path and bus, and too few of the other voters have: "
+                "its clients wait until it is back or a majority has lost it"
+            )
         return None
 
     # ------------------------------------------------------------------ protection

@@ -89,6 +89,9 @@ class HostedGroup:
     def receive(self, event: object, now: float) -> None:
         """Take one event that concerns this group or all groups, then act on it."""
         match event:
+            case Heartbeat():  # first: nearly all events are one
+                if not self._watch_peer(event, now):
+                    return
             case events.DataPlaneSeen():
                 self.gate.saw(event)
             case events.DataPlaneLost():
@@ -109,9 +112,6 @@ class HostedGroup:
                 self._peer_serving = event.stamp
             case Handover() if event.group == self.group.name:
                 self._consent(event)
-            case Heartbeat():
-                if not self._watch_peer(event, now):
-                    return
             case _:
                 self._service_event(event, now)
         self.act(now)

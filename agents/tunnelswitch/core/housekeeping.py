@@ -11,9 +11,12 @@ from dataclasses import replace
 
 from tunnelswitch.core.evidence import Evidence
 from tunnelswitch.core.facts import DrainRequest, GroupRecord, Reason
+from tunnelswitch.core.topology import Group
 
 # The active's word that its standby is lost must stand for so long before the record says so.
 PROTECTION_HOLD_SECONDS = 0.3
+# A gate closed by consent comes with a proof, which may be a moment behind: nobody undoes what another switcher asked.
+REARM_HOLD_SECONDS = 0.1
 
 
 class Housekeeping:
@@ -23,10 +26,11 @@ class Housekeeping:
         self.evidence = evidence
         self.due_at: float | None = None
         self._seen: tuple[tuple[bool, str, str], float] | None = None
+        self._fenced_since: float | None = None
 
     def void(self) -> None:
         """A new stamp is in force."""
-        self._seen = None
+        self._seen = self._fenced_since = None
 
     def change(self, record: GroupRecord, now: float) -> GroupRecord | None:
         """The record as it should be, its stamp not yet raised; None if nothing is due. `due_at` says when something
@@ -47,6 +51,12 @@ class Housekeeping:
         if beat is None or beat.marks.get(record.group) != record.stamp:
             return None  # what it said of an earlier stamp has been answered
         if not any(status.self_fenced for status in self.evidence.statuses(record.active, now).values()):
+            self._fenced_since = None
+            return None
+        if self._fenced_since is None:
+            self._fenced_since = now
+        due = self._fenced_since + REARM_HOLD_SECONDS
+        if not self._is_due(due, now):
             return None
         evidence = (f"{record.active} closed itself under {record.stamp} and is in touch again",)
         return replace(record, reason=Reason.REARM, evidence=evidence)
@@ -60,15 +70,31 @@ class Housekeeping:
             self._seen = (should, now)
         in_sync, active_run, standby_run = should
         due = self._seen[1] + (0.0 if in_sync else PROTECTION_HOLD_SECONDS)
-        if now < due:
-            self.due_at = due
+        if not self._is_due(due, now):
             return None
         evidence = ("standby is in sync",) if in_sync else (f"{record.active} has no standby in sync",)
         changed = replace(record, in_sync=in_sync, active_run=active_run, standby_run=standby_run)
         return replace(changed, reason=Reason.PROTECTION, evidence=evidence)
+
+    def _is_due(self, at: float, now: float) -> bool:
+        if now >= at:
+            return True
+        self.due_at = at if self.due_at is None else min(at, self.due_at)
+        return False
 
 
 def drained_after(record: GroupRecord, wish: DrainRequest) -> tuple[str, ...]:
     """The drained sites once `wish` is granted."""
     others = tuple(site for site in record.drained if site != wish.site)
     return (*others, wish.site) if wish.drained else others
+
+
+def against_drain(record: GroupRecord | None, group: Group, wish: DrainRequest) -> str | None:
+    """Why `wish` is not granted, to be read after the name of who asks; None if it is."""
+    if record is None or wish.stamp != record.stamp:
+        return f"asks under {wish.stamp}, which is not in force"
+    if wish.site not in group.servers:
+        return f"asks to drain {wish.site}, and {group.name} is served by {' and '.join(group.servers)}"
+    if set(drained_after(record, wish)) >= set(group.servers):
+        return f"asks to drain {wish.site} as well, and then nobody could serve"
+    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tunnelswitch.adapters.client_packets import ClientPackets
 from tunnelswitch.adapters.ovs_paths import OvsPaths
 from tunnelswitch.adapters.ovs_tunnels import OvsTunnels
+from tunnelswitch.bus.speech import SERVER_HEARS, SITE_HEARS
 from tunnelswitch.config import Deployment
 from tunnelswitch.core.following import Follower
 from tunnelswitch.core.gate import Gate
@@ -13,13 +14,11 @@ from tunnelswitch.core.hosting import HostedGroup
 from tunnelswitch.core.member import Member
 from tunnelswitch.core.server import ServerAgent
 from tunnelswitch.processes.executor import Executor
-from tunnelswitch.processes.frame import Frame, Startable
+from tunnelswitch.processes.frame import Frame
+from tunnelswitch.processes.parts import Startable
 from tunnelswitch.processes.pump import Pump
 from tunnelswitch.processes.watchdog import Watchdog
 from tunnelswitch.replication.drivers import make_driver
-
-SERVER_HEARS = ("heartbeat", "epoch", "record", "proof", "handover", "applied", "serving")
-SITE_HEARS = ("heartbeat", "epoch", "record")
 
 
 async def run_agent(deployment: Deployment, site: str) -> None:

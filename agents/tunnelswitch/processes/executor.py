@@ -18,7 +18,7 @@ from tunnelswitch.core import actions, events, facts
 from tunnelswitch.core.actions import Action
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.errors import CommitRefusedError, EpochStoreError, TunnelswitchError
-from tunnelswitch.ports import Bus, DataPlane, Emit, Epochs, ServiceDriver
+from tunnelswitch.ports import Bus, DataPlane, Emit, Epochs, MetaLeader, ServiceDriver
 
 FLUSH_DEADLINE_SECONDS = 0.005
 RUNNING_MAX = 512
@@ -52,6 +52,7 @@ class Executor:
         post: where the results go; set by `connect` because the pump and the executor need each other.
         data_plane: None where there is none to switch (gateway agent).
         drivers: by service.
+        meta: None where JetStream's own leader is not ours to place.
     """
 
     def __init__(
@@ -60,11 +61,13 @@ class Executor:
         epochs: Epochs,
         data_plane: DataPlane | None = None,
         drivers: Mapping[str, ServiceDriver] | None = None,
+        meta: MetaLeader | None = None,
     ) -> None:
         self._bus = bus
         self._epochs = epochs
         self._data_plane = data_plane
         self._drivers = dict(drivers or {})
+        self._meta = meta
         self._post: Emit = lambda event: None
         self._running: set[asyncio.Task[None]] = set()
         self._pinning: asyncio.Task[None] | None = None
@@ -172,5 +175,12 @@ class Executor:
             leader = await self._epochs.pin_leader(action.avoid)
         except TunnelswitchError as error:
             _log.debug("leader not pinned", error=error.diagnostics())
+            self._post(events.LeaderSeen(""))  # nobody knows where it is
         else:
             self._post(events.LeaderSeen(leader or ""))
+        if self._meta is None:
+            return
+        try:
+            await self._meta.pin_leader(action.avoid)
+        except TunnelswitchError as error:
+            _log.debug("JetStream's leader not pinned", error=error.diagnostics())

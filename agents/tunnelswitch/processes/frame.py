@@ -11,9 +11,9 @@ import contextlib
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from pathlib import Path
 
 import structlog
 
@@ -21,31 +21,26 @@ from aioovs import AioOvsError, Database, SslFiles
 from tunnelswitch.adapters import realtime
 from tunnelswitch.adapters.nats_bus import NatsBus
 from tunnelswitch.adapters.nats_epochs import NatsEpochs
+from tunnelswitch.adapters.nats_meta import NatsMeta
 from tunnelswitch.config import Deployment, Site
-from tunnelswitch.core.events import DataPlaneLost, DataPlaneSeen
+from tunnelswitch.core.events import DataPlaneLost, DataPlaneSeen, ReadFailed, RecordRead
 from tunnelswitch.core.member import Timing
 from tunnelswitch.core.topology import Group, Tunnel, tunnel_ends
 from tunnelswitch.dataplane import MONITORED
-from tunnelswitch.errors import BusUnreachableError
+from tunnelswitch.pki.identities import Identity, Role
+from tunnelswitch.processes.connecting import access, epoch_store, leading_order
 from tunnelswitch.processes.executor import Executor
+from tunnelswitch.processes.parts import Startable, bounded, started
 from tunnelswitch.processes.pump import Machine, Pump
 from tunnelswitch.telemetry.http import TelemetryServer
 from tunnelswitch.telemetry.metrics import Metrics
 
 OVSDB_CONNECT_SECONDS = 1.0
 OVSDB_RETRY_SECONDS = 1.0
-CLOSE_SECONDS = 3.0
-OPERATOR_CONNECT_SECONDS = 5.0
-
-_Part = TypeVar("_Part", bound="Startable")
+# So many reads in a row without an answer are no hiccup.
+READS_FAILED_MAX = 3
 
 _log = structlog.get_logger("tunnelswitch.process")
-
-
-class Startable(Protocol):
-    async def start(self) -> None: ...
-
-    async def close(self) -> None: ...
 
 
 @dataclass
@@ -61,6 +56,7 @@ class Frame:
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.deployment, self.site, self.kind)
         self._pump: Pump | None = None
+        self._reads_failed = 0
         self.missing["bus"] = "not connected to NATS yet"
 
     @property
@@ -95,16 +91,30 @@ class Frame:
         if self._pump is not None:
             self._pump.post(event)
 
+    def _observe(self, thing: object, now: float) -> None:
+        self.metrics.observe(thing, now)
+        if type(thing) is ReadFailed:
+            self._reads_failed += 1
+            if self._reads_failed >= READS_FAILED_MAX:
+                if not self.missing.keys() & {"bus", "store"}:
+                    _log.error("the epoch store cannot be read", error=thing.error, remedy="most NATS nodes must be up")
+                self.missing["store"] = f"epoch store: {thing.error}"
+        elif type(thing) is RecordRead:
+            self._reads_failed = 0
+            if self.missing.pop("store", None):
+                _log.info("the epoch store can be read again")
+
     def bus(self, kinds: Iterable[str]) -> NatsBus:
         cluster = self.deployment.cluster
+        identity = Identity(self.site, Role(self.kind))
         return NatsBus(
             cluster.nats_urls,
             cluster=cluster.name,
-            source=f"{self.site}/{self.kind}",
+            source=identity.name,
             kinds=kinds,
             emit=self.emit,
             preferred_url=self.here.nats_url or None,
-            credentials=cluster.credentials or None,
+            access=access(self.deployment, identity),
             on_bad=self.metrics.bad_message,
             on_state=self._bus_state,
         )
@@ -117,7 +127,27 @@ class Frame:
             self.missing.pop("bus", None)
 
     def epochs(self) -> NatsEpochs:
-        return epoch_store(self.deployment, source=f"{self.site}/{self.kind}", preferred_url=self.here.nats_url or None)
+        role = Role.STORE if self.kind == "switcher" else Role.AGENT
+        return epoch_store(self.deployment, Identity(self.site, role), self.here.nats_url or None)
+
+    def meta_leader(self) -> NatsMeta | None:
+        """None without an identity in the servers' system account: JetStream's own leader then stays where it is."""
+        cluster = self.deployment.cluster
+        identity = Identity(self.site, Role.SYSTEM)
+        if not cluster.keys or not identity.seed(Path(cluster.keys)).exists():
+            wanted = identity.seed(Path(cluster.keys or "KEYS"))
+            _log.warning(
+                "JetStream's own leader is not kept off the active site", remedy=f"cluster.keys, with {wanted}"
+            )
+            return None
+        return NatsMeta(
+            cluster.nats_urls,
+            source=identity.name,
+            servers=leading_order(self.deployment),
+            access=access(self.deployment, identity),
+            preferred_url=self.here.nats_url or None,
+            on_leader=self.metrics.meta_leader,
+        )
 
     def database(self) -> Database:
         tls = self.here.tls
@@ -152,7 +182,7 @@ class Frame:
         """
         runtime = self.deployment.runtime
         realtime.prepare(priority=runtime.realtime_priority, lock_memory=runtime.lock_memory)
-        pump = self._pump = Pump(machine, executor.perform, observe=self.metrics.observe)
+        pump = self._pump = Pump(machine, executor.perform, observe=self._observe)
         executor.connect(pump.post)
         self.metrics.pull("refused_actions", lambda: executor.refused)
         self.metrics.watch_ovsdb(lambda: database.connected)
@@ -162,22 +192,20 @@ class Frame:
             loop.add_signal_handler(number, stopped.set)
 
         def reasons() -> list[str]:
-            # Not every process watches tunnels; those that do not learn of a lost OVSDB here.
-            lost = f"OVSDB of {self.site}: {database.problem}" if "ovsdb" not in self.missing else None
-            gone = lost if not database.connected else None
-            return [*self.missing.values(), *(lacking for lacking in (gone, ready()) if lacking)]
+            lacking = ready()
+            return [*self.missing.values(), *([lacking] if lacking else [])]
 
         address = self.here.agent_metrics if self.kind == "agent" else self.here.switcher_metrics
         async with contextlib.AsyncExitStack() as stack:
-            await stack.enter_async_context(_started(TelemetryServer(address, self.metrics, reasons)))
+            await stack.enter_async_context(started(TelemetryServer(address, self.metrics, reasons)))
             stack.push_async_callback(executor.close)
             for part in parts:
-                await stack.enter_async_context(_started(part))
+                await stack.enter_async_context(started(part))
             pump.start()
             stack.callback(pump.stop)
             opening = asyncio.create_task(self._open(database, tuple(on_database)))
             stack.push_async_callback(_cancel, opening)
-            stack.push_async_callback(_bounded, *(part.close for part in on_database), database.close)
+            stack.push_async_callback(bounded, *(part.close for part in on_database), database.close)
             _log.info("started", site=self.site, process=self.kind, incarnation=self.incarnation)
             await stopped.wait()
             _log.info("stopping; clients' traffic stays as it is", site=self.site, process=self.kind)
@@ -203,74 +231,6 @@ class Frame:
         self.missing.pop("ovsdb", None)
         for part in waiting:
             await part.start()
-
-
-def epoch_store(deployment: Deployment, *, source: str, preferred_url: str | None = None) -> NatsEpochs:
-    """The deployment's epoch store. Its leader is best at a gateway or witness: never the active site."""
-    cluster = deployment.cluster
-    order = sorted(deployment.sites.items(), key=lambda item: item[1].kind == "server")
-    return NatsEpochs(
-        cluster.nats_urls,
-        cluster=cluster.name,
-        source=source,
-        servers={site: description.nats_server for site, description in order},
-        preferred_url=preferred_url,
-        credentials=cluster.credentials or None,
-    )
-
-
-@contextlib.asynccontextmanager
-async def operator_epochs(deployment: Deployment) -> AsyncIterator[NatsEpochs]:
-    """The epoch store as a person at any site uses it."""
-    async with _started(epoch_store(deployment, source="operator")) as epochs:
-        yield epochs
-
-
-@contextlib.asynccontextmanager
-async def operator_bus(
-    deployment: Deployment, kinds: Iterable[str], emit: Callable[[object], None]
-) -> AsyncIterator[NatsBus]:
-    """The bus as a person at any site uses it, connected.
-
-    Raises:
-        BusUnreachableError: no server lets us in.
-    """
-    cluster = deployment.cluster
-    connected = asyncio.Event()
-    bus = NatsBus(
-        cluster.nats_urls,
-        cluster=cluster.name,
-        source="operator",
-        kinds=kinds,
-        emit=emit,
-        credentials=cluster.credentials or None,
-        on_state=lambda url: connected.set() if url else None,
-    )
-    async with _started(bus):
-        try:
-            await asyncio.wait_for(connected.wait(), OPERATOR_CONNECT_SECONDS)
-        except TimeoutError:
-            remedy = "check cluster.nats_urls, the keys, and that nats-server runs"
-            raise BusUnreachableError("no NATS server lets us in", remedy) from None
-        yield bus
-
-
-@contextlib.asynccontextmanager
-async def _started(part: _Part) -> AsyncIterator[_Part]:
-    await part.start()
-    try:
-        yield part
-    finally:
-        await _bounded(part.close)
-
-
-async def _bounded(*closes: Callable[[], Awaitable[None]]) -> None:
-    for close in closes:
-        try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await close()
-        except TimeoutError:
-            _log.warning("did not close in time", seconds=CLOSE_SECONDS)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -8,7 +8,8 @@ from tunnelswitch.config import Deployment
 from tunnelswitch.core.facts import GroupRecord, Reason
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.errors import CommitRefusedError
-from tunnelswitch.processes.frame import epoch_store
+from tunnelswitch.pki.identities import OPERATOR_STORE
+from tunnelswitch.processes.connecting import epoch_store
 
 STORE_DEADLINE_SECONDS = 20.0
 
@@ -20,7 +21,7 @@ async def run_init(deployment: Deployment, store_deadline_seconds: float = STORE
         BusUnreachableError: no NATS server answers.
         EpochStoreError: JetStream did not do it in time.
     """
-    epochs = epoch_store(deployment, source="init")
+    epochs = epoch_store(deployment, OPERATOR_STORE)
     await epochs.start()
     try:
         await epochs.ensure_bucket(store_deadline_seconds)

@@ -16,7 +16,7 @@ from tunnelswitch.config import Deployment
 from tunnelswitch.core.facts import Decision, DrainRequest, Epoch, GroupRecord, MoveRequest, Serving
 from tunnelswitch.errors import RecordMissingError, RefusedError
 from tunnelswitch.ports import Bus, Epochs
-from tunnelswitch.processes.frame import operator_bus, operator_epochs
+from tunnelswitch.processes.connecting import operator_bus, operator_epochs
 
 HEARS = ("decision", "epoch", "record", "serving")
 READ_SECONDS = 3.0

@@ -17,7 +17,7 @@ from tunnelswitch.core.quorum import quorum
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.errors import CommitRefusedError, RecordMissingError, RefusedError
 from tunnelswitch.ports import Epochs
-from tunnelswitch.processes.frame import operator_bus, operator_epochs
+from tunnelswitch.processes.connecting import operator_bus, operator_epochs
 
 READ_SECONDS = 3.0
 COMMIT_SECONDS = 3.0

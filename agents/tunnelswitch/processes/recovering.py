@@ -19,7 +19,7 @@ from tunnelswitch.core.runs import join_runs
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.core.topology import Group
 from tunnelswitch.errors import EpochStoreError, RefusedError
-from tunnelswitch.processes.frame import operator_bus, operator_epochs
+from tunnelswitch.processes.connecting import operator_bus, operator_epochs
 
 LISTEN_SECONDS = 3.0
 STORE_SECONDS = 20.0

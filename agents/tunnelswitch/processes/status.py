@@ -13,7 +13,8 @@ from tunnelswitch.config import Deployment
 from tunnelswitch.config.values import split_endpoint
 from tunnelswitch.core.facts import GroupRecord
 from tunnelswitch.errors import TunnelswitchError
-from tunnelswitch.processes.frame import epoch_store
+from tunnelswitch.pki.identities import VIEWER
+from tunnelswitch.processes.connecting import epoch_store
 
 READ_SECONDS = 3.0
 HEALTH_SECONDS = 2.0
@@ -58,7 +59,7 @@ class StatusReport(TypedDict):
 
 async def collect(deployment: Deployment) -> StatusReport:
     """Ask the epoch store and every process at the same time."""
-    epochs = epoch_store(deployment, source="status")
+    epochs = epoch_store(deployment, VIEWER)
     await epochs.start()
 
     async def record(group: str) -> tuple[str, GroupStatus]:

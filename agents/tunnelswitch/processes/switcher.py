@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tunnelswitch.adapters.ovs_tunnels import OvsTunnels
+from tunnelswitch.bus.speech import SWITCHER_HEARS
 from tunnelswitch.config import Deployment
 from tunnelswitch.core.deciding import GroupDecider
 from tunnelswitch.core.evidence import Evidence
@@ -10,8 +11,6 @@ from tunnelswitch.core.gate import Gate
 from tunnelswitch.core.switcher import Switcher
 from tunnelswitch.processes.executor import Executor
 from tunnelswitch.processes.frame import Frame, unix_offset_seconds
-
-HEARD = ("heartbeat", "epoch", "record", "proof", "move", "drain", "serving", "promote_failed")
 
 
 async def run_switcher(deployment: Deployment, site: str) -> None:
@@ -38,7 +37,7 @@ async def run_switcher(deployment: Deployment, site: str) -> None:
         allowed_bridges=frame.here.bridges,
         emit=frame.emit,
     )
-    bus, epochs = frame.bus(HEARD), frame.epochs()
+    bus, epochs, meta = frame.bus(SWITCHER_HEARS), frame.epochs(), frame.meta_leader()
     frame.metrics.pull("bus_dropped_messages", lambda: bus.counts.dropped)
     frame.metrics.pull("stale_messages", lambda: machine.stale_messages)
 
@@ -51,8 +50,8 @@ async def run_switcher(deployment: Deployment, site: str) -> None:
 
     await frame.run(
         machine,
-        Executor(bus, epochs, tunnels),
-        parts=(bus, epochs),
+        Executor(bus, epochs, tunnels, meta=meta),
+        parts=(bus, epochs, *((meta,) if meta else ())),
         database=database,
         on_database=(tunnels,),
         ready=ready,

@@ -12,7 +12,7 @@ QUICK_BUCKETS = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5
 PAUSE_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 NAMESPACE = "tunnelswitch"
 
-BAD_MESSAGE_KINDS = ("not_json", "too_large", "version", "type", "invalid")
+BAD_MESSAGE_KINDS = ("not_json", "too_large", "version", "type", "invalid", "subject", "source")
 DRIVER_PROBLEM_KINDS = ("notice_invalid", "notice_too_large", "notice_flood", "status_failed", "health_failed")
 
 
@@ -60,6 +60,7 @@ class Families:
         self.commit_seconds = self._histogram(
             "commit_seconds", "Commits of a record, until acknowledged", QUICK_BUCKETS, "group"
         )
+        self.reads_failed = self._counter("reads_failed", "Reads of a record without a confirmed answer", "group")
         self.commits = self._counter("commits", "Commits of a record, by result", "group", "result")
 
         self.promote_seconds = self._histogram("promote_seconds", "Promotions here", QUICK_BUCKETS, "service")
@@ -81,6 +82,7 @@ class Families:
         self.bus_connected = self._gauge("bus_connected", "1 while connected to NATS")
         self.ovsdb_connected = self._gauge("ovsdb_connected", "1 while OVSDB answers")
         self.stream_leader = self._gauge("stream_leader", "1 at the site that leads the epoch store", "site")
+        self.meta_leader = self._gauge("meta_leader", "1 at the site that leads JetStream itself", "site")
         self.bad_messages = self._counter("bad_messages", "Bus messages that were dropped", "kind")
         self.loop_lateness = self._histogram(
             "loop_lateness_seconds", "How late this process ran, when over 2 ms", QUICK_BUCKETS

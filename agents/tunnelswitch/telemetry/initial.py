@@ -41,6 +41,7 @@ def _group(families: Families, group: Group) -> None:
         families.switches.labels(group.name, reason.value)
     families.refusals.labels(group.name)
     families.alarms.labels(group.name)
+    families.reads_failed.labels(group.name)
     for result in ("committed", "refused", "unknown"):
         families.commits.labels(group.name, result)
     for kind in ("conflict", "failed"):

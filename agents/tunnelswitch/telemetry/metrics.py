@@ -68,6 +68,7 @@ class Metrics:
             facts.Traffic: self._traffic,
             facts.CheckpointSeen: self._checkpoint,
             events.RecordRead: lambda event, now: self._record(event.record, now),
+            events.ReadFailed: lambda event, now: self.families.reads_failed.labels(event.group).inc(),
             events.Committed: self._committed,
             events.CommitRefused: lambda event, now: self._commit_ended(event.group, "refused"),
             events.CommitUnknown: lambda event, now: self._commit_ended(event.group, "unknown"),
@@ -113,6 +114,11 @@ class Metrics:
     def watch_windows(self, source: Callable[[], Mapping[str, Patience]]) -> None:
         """Ask at every scrape how long each site may be silent."""
         self.windows.source = source
+
+    def meta_leader(self, leader: str | None) -> None:
+        """JetStream's own leader was looked up; None: it is no site's node."""
+        for site in self._sites:
+            self.families.meta_leader.labels(site).set(site == leader)
 
     def watch_ovsdb(self, connected: Callable[[], bool]) -> None:
         """Ask at every scrape whether OVSDB answers."""

@@ -1,7 +1,7 @@
 """Everything that is said on the bus during a run, as JSON lines: a recording process, and a reader.
 
-`python -m tunnelswitch_lab.measure.events --url nats://... --cluster NAME --out FILE` runs inside a
-namespace that reaches the bus. It understands nothing of what it records: what is not JSON is kept as text,
+`python -m tunnelswitch_lab.measure.events --url nats://... --cluster NAME --out FILE [--key SEED] [--ca PEM]` runs
+inside a namespace that reaches the bus. It understands nothing of what it records: what is not JSON is kept as text,
 cut to a bound.
 """
 
@@ -22,6 +22,9 @@ from typing import IO, Any
 
 import nats
 from nats.aio.msg import Msg
+
+from tunnelswitch.bus.access import ANONYMOUS, Access
+from tunnelswitch.errors import BusError
 
 _FLUSH_SECONDS = 0.25
 _CONNECT_SECONDS = 5.0
@@ -70,7 +73,7 @@ class Recorder:
         self._out.write(json.dumps(line, separators=(",", ":")) + "\n")
 
 
-async def record(url: str, cluster: str, out: Path) -> None:
+async def record(url: str, cluster: str, out: Path, access: Access = ANONYMOUS) -> None:
     """Record until SIGTERM or SIGINT. The file appears when the subscription is in force.
 
     Raises OSError or nats.errors.Error when the bus cannot be reached in five seconds.
@@ -92,6 +95,7 @@ async def record(url: str, cluster: str, out: Path) -> None:
                 ping_interval=1,
                 max_outstanding_pings=2,
                 error_cb=ignore,
+                **access.options(),
             )
     except TimeoutError:
         raise TimeoutError(f"no answer in {_CONNECT_SECONDS:g} s") from None
@@ -155,10 +159,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--url", required=True, help="a NATS node, for example nats://10.9.0.3:4222")
     parser.add_argument("--cluster", required=True, help="the cluster's name")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--key", metavar="FILE", help="an nkey seed that may hear the cluster, such as the viewer's")
+    parser.add_argument("--ca", metavar="FILE", help="who may vouch for the node, if it wants TLS")
     given = parser.parse_args(arguments)
     try:
-        asyncio.run(record(given.url, given.cluster, given.out))
-    except (OSError, nats.errors.Error) as error:
+        asyncio.run(record(given.url, given.cluster, given.out, Access(seed=given.key, ca=given.ca)))
+    except (OSError, nats.errors.Error, BusError) as error:
         print(f"events: cannot record from {given.url}: {error}", file=sys.stderr)
         return 1
     return 0

@@ -16,7 +16,7 @@ AGENT_MARKS = ("path_down", "bus_silent", "verdict", "committed", "switched", "a
 NO_VERDICT = "none"
 _BEGINS_SECONDS = 0.05  # the gap of a fault begins with the last answer before it, or while the active still dies
 _CALM_SECONDS = 2.0  # what happened earlier belongs to the start of the programs
-_MOVES = ("proof", "suspicion", "cut_off", "operator", "promote_failed")
+MOVES = ("proof", "suspicion", "cut_off", "operator", "promote_failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ def tell(events: Sequence[BusEvent], fault_at: float, active_before: str, servic
     # A repeated epoch of before the fault is no consequence of it.
     moves = [
         record
-        for record in map(_record, after)
-        if record.get("active") not in (None, active_before) and record.get("reason") in _MOVES
+        for record in map(record_of, after)
+        if record.get("active") not in (None, active_before) and record.get("reason") in MOVES
     ]
     reports = [e.data for e in after if e.kind == "failover" and e.data.get("active") != active_before]
     epoch, active = _last_record(events)
@@ -76,10 +76,21 @@ def protected(events: Iterable[BusEvent]) -> bool:
     return {"active", "standby"} <= roles
 
 
+def connected(events: Iterable[BusEvent], sites: Sequence[str]) -> bool:
+    """Whether the latest heartbeats say that every one of these sites sees the path to every other one up."""
+    seen: dict[str, set[str]] = {}
+    for event in events:
+        observations = event.data.get("observations") if event.kind == "heartbeat" else None
+        if isinstance(observations, list):
+            up = {str(o.get("subject")) for o in observations if isinstance(o, dict) and o.get("path") == "up"}
+            seen[str(event.data.get("site"))] = up
+    return all(set(sites) - {site} <= seen.get(site, set()) for site in sites)
+
+
 def moved_before(events: Iterable[BusEvent], moment: float, active: str) -> str | None:
     """Why the group moved away from `active` before `moment`, or None when it did not."""
     for event in events:
-        record = _record(event)
+        record = record_of(event)
         if event.received_at < moment and record.get("active") not in (None, active):
             evidence = record.get("evidence")
             words = "; ".join(map(str, evidence)) if isinstance(evidence, list) else ""
@@ -96,7 +107,7 @@ def stamp_epoch(stamp: object) -> int | None:
     return int(digits) if digits.isdecimal() else None
 
 
-def _record(event: BusEvent) -> dict[str, Any]:
+def record_of(event: BusEvent) -> dict[str, Any]:
     """The record in an agent's word of an epoch, or in the store's own republication of it."""
     if event.kind == "record":
         return event.data
@@ -107,7 +118,7 @@ def _record(event: BusEvent) -> dict[str, Any]:
 def _last_record(events: Sequence[BusEvent]) -> tuple[int | None, str | None]:
     best: tuple[int, str | None] | None = None
     for event in events:
-        record = _record(event)
+        record = record_of(event)
         if event.kind == "heartbeat":
             marks = event.data.get("marks")
             stamps = marks.values() if isinstance(marks, dict) else ()

@@ -10,11 +10,10 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from tunnelswitch.bus.speech import SERVER_HEARS, SITE_HEARS, SWITCHER_HEARS
 from tunnelswitch.bus.subjects import BY_NAME
 from tunnelswitch.core import facts
 from tunnelswitch.core.actions import Message
-from tunnelswitch.processes.agent import SERVER_HEARS, SITE_HEARS
-from tunnelswitch.processes.switcher import HEARD
 from tunnelswitch_lab.simulator.network import Network
 from tunnelswitch_lab.simulator.process import Process
 from tunnelswitch_lab.simulator.timeline import Timeline
@@ -27,7 +26,7 @@ def _types(kinds: Iterable[str]) -> frozenset[type]:
     return frozenset(facts.Epoch if kind == "record" else BY_NAME[kind].message_type for kind in kinds)
 
 
-HEARS = {"server": _types(SERVER_HEARS), "site": _types(SITE_HEARS), "switcher": _types(HEARD)}
+HEARS = {"server": _types(SERVER_HEARS), "site": _types(SITE_HEARS), "switcher": _types(SWITCHER_HEARS)}
 
 
 class SimulatedBus:

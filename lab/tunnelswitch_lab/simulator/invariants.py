@@ -41,6 +41,7 @@ class Judge:
         opened: the site that opened its gate first, by (epoch, decision).
         promised: by site the stamp under which it, being the active, closed its gate.
         wishes: (stamp, target) of every move that an operator asked for.
+        superseded_at: when the store took another record in the place of this one.
         last_served: the run that clients reached last, by service.
     """
 
@@ -54,6 +55,7 @@ class Judge:
         self.served_since_commit: set[str] = set()
         self.restored: set[str] = set()
         self.wishes: set[tuple[Stamp, str]] = set()
+        self.superseded_at: dict[Stamp, float] = {}
 
     def state(self) -> None:
         """Something changed that clients could see."""
@@ -80,6 +82,7 @@ class Judge:
         for name, rule in COMMIT_RULES.items():
             self._apply(name, rule(self, before, after))
         self.records[after.stamp] = after
+        self.superseded_at.setdefault(before.stamp, self.world.now)
         self.committed_at = self.world.now
         self.served_since_commit = {one.site for one in self.world.reached}
 
@@ -187,6 +190,18 @@ def certified(judge: Judge, taken: Taken) -> str | None:
             return (
                 f"{taken.site} opens under {taken.stamp} while {way.gateway} still leads to {way.site}, which is open"
             )
+    return None
+
+
+def confirmed_first(judge: Judge, taken: Taken) -> str | None:
+    """A process that starts knows nothing, and what the bus or a replica that is behind tell it may be long past."""
+    world = judge.world
+    superseded_at = judge.superseded_at.get(taken.stamp)
+    if not taken.present - taken.was_present or superseded_at is None or world.store.forgot:
+        return None
+    began_at = min(at for name, at in world.started_at.items() if world.processes[name].site == taken.site)
+    if superseded_at < began_at <= taken.sent_at:
+        return f"{taken.site} opens under {taken.stamp}, which was no more in force when its processes began"
     return None
 
 
@@ -342,6 +357,7 @@ SWITCH_RULES: dict[str, Callable[[Judge, Taken], str | None]] = {
     "I4 promise kept": promise_kept,
     "I4 certificate": certified,
     "I2 marked by a quorum": marked,
+    "I4 confirmed first": confirmed_first,
 }
 COMMIT_RULES: dict[str, Callable[[Judge, GroupRecord, GroupRecord], str | None]] = {
     "I2 stamps are unique": stamps_are_unique,

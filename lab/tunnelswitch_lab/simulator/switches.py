@@ -21,7 +21,7 @@ SNAPSHOTS_MAX = 8
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A transaction that OVSDB took."""
+    """A transaction that OVSDB took, and when it had been sent to it."""
 
     site: str
     group: str
@@ -29,6 +29,7 @@ class Taken:
     stamp: Stamp
     was_present: frozenset[str]
     present: frozenset[str]
+    sent_at: float
 
 
 class Session:
@@ -90,12 +91,16 @@ class Switch:
             answer.set(SwitchFailed(action.group, f"{action.stamp} is older than {action.expected}"))
         else:
             session.lands_at = max(session.lands_at, self._timeline.now + self.commit_seconds)
-            self._timeline.at(session.lands_at, self._take, action, answer, clock, submitted_at, self._life)
+            self._timeline.at(
+                session.lands_at, self._take, action, answer, clock, submitted_at, self._life, self._timeline.now
+            )
             late = SwitchFailed(action.group, "no answer in time")
             self._timeline.after(action.deadline_seconds, answer.set, late)
         return answer
 
-    def _take(self, action: ApplyTunnels, answer: Answer[Result], clock: Clock, submitted_at: float, life: int) -> None:
+    def _take(
+        self, action: ApplyTunnels, answer: Answer[Result], clock: Clock, submitted_at: float, life: int, sent_at: float
+    ) -> None:
         if not self.up or life != self._life:
             answer.set(SwitchFailed(action.group, "OVSDB is gone"))
             return
@@ -109,7 +114,7 @@ class Switch:
         if before != action.stamp or present != was_present:
             self._remember()
             self.stored[action.group], self.present = action.stamp, present
-            self.on_taken(Taken(self.site, action.group, before, action.stamp, was_present, present))
+            self.on_taken(Taken(self.site, action.group, before, action.stamp, was_present, present, sent_at))
             self.unplugged -= present
             self.on_change(self.site)
         committed_at = clock.local()

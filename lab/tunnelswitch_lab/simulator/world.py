@@ -81,6 +81,7 @@ class World:
         self.bad_bus_until = float("-inf")
         self._mute_until: dict[str, float] = {}
         self.gone: set[str] = set()
+        self.started_at: dict[str, float] = {}
         self._starts = 0
         self._unanswered_since: dict[tuple[str, str], float] = {}
         self._complained: set[tuple[str, str]] = set()
@@ -143,6 +144,7 @@ class World:
             process = Process(name, site, self.timeline, self.clocks[site])
             machine, plane, drivers = self._build(process, f"i{self._starts}")
             self.processes[name] = process
+            self.started_at[name] = self.now
             role = "switcher" if name != site else "server" if site in self.group.servers else "site"
             self.bus.subscribe(process, role)
             process.run(machine, BusPort(self.bus, process), EpochsPort(self.store, site), plane, drivers)

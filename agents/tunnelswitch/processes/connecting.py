@@ -1,0 +1,93 @@
+"""How processes and people get to the bus and the epoch store: as whom, by which servers, where the leader is best."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+
+from tunnelswitch.adapters.nats_bus import NatsBus
+from tunnelswitch.adapters.nats_epochs import NatsEpochs
+from tunnelswitch.bus.access import JETSTREAM_API, Access
+from tunnelswitch.config import Deployment
+from tunnelswitch.errors import BusUnreachableError
+from tunnelswitch.pki.identities import OPERATOR, OPERATOR_STORE, STORE_API, Identity
+from tunnelswitch.processes.parts import started
+
+OPERATOR_CONNECT_SECONDS = 5.0
+
+
+def access(deployment: Deployment, identity: Identity) -> Access:
+    """How `identity` gets into the deployment's bus.
+
+    Raises:
+        BusError: its key, the credentials or the certificates cannot be used.
+    """
+    cluster = deployment.cluster
+    return Access(
+        seed=str(identity.seed(Path(cluster.keys))) if cluster.keys else None,
+        credentials=cluster.credentials or None,
+        ca=cluster.tls.ca if cluster.tls else None,
+        inbox=identity.inbox,
+        jetstream_api=STORE_API if cluster.keys else JETSTREAM_API,
+    )
+
+
+def epoch_store(deployment: Deployment, identity: Identity, preferred_url: str | None = None) -> NatsEpochs:
+    """The deployment's epoch store, as `identity` may use it.
+
+    Raises:
+        BusError: as `access`.
+    """
+    cluster = deployment.cluster
+    return NatsEpochs(
+        cluster.nats_urls,
+        cluster=cluster.name,
+        source=identity.name,
+        servers=leading_order(deployment),
+        preferred_url=preferred_url,
+        access=access(deployment, identity),
+    )
+
+
+def leading_order(deployment: Deployment) -> dict[str, str]:
+    """NATS node by site. A leader is best at a gateway or witness: never at the active site."""
+    order = sorted(deployment.sites.items(), key=lambda item: item[1].kind == "server")
+    return {site: description.nats_server for site, description in order}
+
+
+@contextlib.asynccontextmanager
+async def operator_epochs(deployment: Deployment) -> AsyncIterator[NatsEpochs]:
+    """The epoch store as a person at any site uses it."""
+    async with started(epoch_store(deployment, OPERATOR_STORE)) as epochs:
+        yield epochs
+
+
+@contextlib.asynccontextmanager
+async def operator_bus(
+    deployment: Deployment, kinds: Iterable[str], emit: Callable[[object], None]
+) -> AsyncIterator[NatsBus]:
+    """The bus as a person at any site uses it, connected.
+
+    Raises:
+        BusUnreachableError: no server lets us in.
+    """
+    cluster = deployment.cluster
+    connected = asyncio.Event()
+    bus = NatsBus(
+        cluster.nats_urls,
+        cluster=cluster.name,
+        source=OPERATOR.name,
+        kinds=kinds,
+        emit=emit,
+        access=access(deployment, OPERATOR),
+        on_state=lambda url: connected.set() if url else None,
+    )
+    async with started(bus):
+        try:
+            await asyncio.wait_for(connected.wait(), OPERATOR_CONNECT_SECONDS)
+        except TimeoutError:
+            remedy = "check cluster.nats_urls, the keys, and that nats-server runs"
+            raise BusUnreachableError("no NATS server lets us in", remedy) from None
+        yield bus
