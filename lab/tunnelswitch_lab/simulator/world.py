@@ -333,6 +333,7 @@ class World:
         if site in self.switches:
             self.switches[site].darken()
             self.switches[site].followed = self.switches[site].present
+            self.judge.booted(site)
         self.network.power(site, on=True)
         self.network.restarted(site)
         self.clocks[site] = self._clock(site)
@@ -375,6 +376,7 @@ class World:
         if self.switches[site].restore(back):
             self.note(f"OVSDB of {site}", f"is restored: {', '.join(map(str, self.switches[site].stored.values()))}")
             self.judge.restored.add(site)
+            self.judge.booted(site)
 
     def could_be_silent(self, source: str, target: str, seconds: float) -> bool:
         """May heartbeats of `source` have been missing at `target` within the last so many seconds?"""
