@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -55,10 +55,12 @@ class OvsPaths:
         database: open, and monitoring at least `dataplane.MONITORED`; its owner closes it.
         peers: underlay address of every other site, by name.
         probe_bridge: made if it is not there; one that is there and not ours is refused.
-        like_bridges: the first of these that exists gives the probe bridge its datapath type.
+        like_bridges: the first of these that exists gives the probe bridge its datapath type. None are named: the
+            bridge with the underlay's device gives it, or any other, and without one it is `system`.
         interval_seconds, multiplier: BFD's; a path is down after their product.
         widened: what the multiplier to a peer shall be now; asked once a second. By default it stays.
         service_keys: every GRE key in the whole deployment that a probe must not use.
+        underlay_device: name of the device that has this site's underlay address; empty if none here has.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class OvsPaths:
         emit: Emit,
         service_keys: Iterable[int] = (),
         widened: Callable[[str], int] | None = None,
+        underlay_device: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
         interval = str(max(1, round(interval_seconds * 1000)))
         bfd = {"enable": "true", "min_tx": interval, "min_rx": interval, "mult": str(multiplier)}
@@ -96,6 +99,7 @@ class OvsPaths:
         self._site = site
         self._bridge = probe_bridge
         self._like = tuple(like_bridges)
+        self._underlay_device = underlay_device
         self._emit = emit
         self._widened = widened
         self._before: dict[str, GreEnd] = {}
@@ -180,7 +184,7 @@ class OvsPaths:
                 self._problem = ""
             except DatabaseClosed:
                 return
-            except (DataPlaneError, AioOvsError) as error:
+            except (DataPlaneError, AioOvsError, OSError) as error:
                 text = error.diagnostics() if isinstance(error, DataPlaneError) else str(error)
                 if text != self._problem:
                     _log.error("the probe mesh is not as it should be", site=self._site, error=text)
@@ -223,7 +227,7 @@ class OvsPaths:
                 raise DataPlaneError(f"port {end.interface} at site {self._site} is not ours", "rename or delete it")
         commands = [DropPort(database.api, name, self._cluster) for name in self._left_over()]
         commands += [PutGre(database.api, end) for end in self._ends.values()]
-        put_bridge = PutBridge(database.api, self._bridge, self._cluster, self._datapath_type())
+        put_bridge = PutBridge(database.api, self._bridge, self._cluster, await self._datapath_type())
         await database.transact(put_bridge, *commands, deadline_seconds=DEADLINE_SECONDS)
         for end in self._ends.values():
             interface = named(database, "Interface", end.interface)
@@ -245,12 +249,24 @@ class OvsPaths:
             and row["name"] not in wanted
         ]
 
-    def _datapath_type(self) -> str:
+    async def _datapath_type(self) -> str:
+        if not self._like:
+            return await self._underlay_datapath_type()
         for name in self._like:
             row = named(self._database, "Bridge", name)
             if row is not None:
                 return str(row["datapath_type"])
         raise DataPlaneError(
-            f"none of the bridges {', '.join(self._like) or '(none given)'} exists at site {self._site}",
+            f"none of the bridges {', '.join(self._like)} exists at site {self._site}",
             "create it: the probe bridge takes its datapath type",
         )
+
+    async def _underlay_datapath_type(self) -> str:
+        """A userspace tunnel leaves only through a userspace bridge that has the underlay address."""
+        device = await self._underlay_device() if self._underlay_device is not None else ""
+        port = named(self._database, "Port", device)
+        others = sorted(
+            (row for row in self._database.rows("Bridge") if row["name"] != self._bridge),
+            key=lambda row: (port is None or port.uuid not in row["ports"], row["name"]),
+        )
+        return str(others[0]["datapath_type"]) if others else "system"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tunnelswitch.adapters.client_packets import ClientPackets
+from tunnelswitch.adapters.links import Links
 from tunnelswitch.adapters.ovs_paths import OvsPaths
 from tunnelswitch.adapters.ovs_tunnels import OvsTunnels
 from tunnelswitch.bus.speech import SERVER_HEARS, SITE_HEARS
@@ -58,6 +59,7 @@ async def run_agent(deployment: Deployment, site: str) -> None:
             interval_seconds=deployment.detection.interval_seconds,
             multiplier=deployment.detection.multiplier,
             widened=lambda peer: member.detector.multiplier(peer, deployment.detection.multiplier),
+            underlay_device=lambda: _device_with(addresses[site]),
             emit=frame.emit,
         )
     )
@@ -90,3 +92,8 @@ async def run_agent(deployment: Deployment, site: str) -> None:
         on_database=on_database,
         ready=ready,
     )
+
+
+async def _device_with(address: str) -> str:
+    async with Links() as links:
+        return await links.device_with(address)
