@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from real_ovs import Ovs
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "example.toml"
 PROGRAM = Path(sys.executable).with_name("tunnelswitch")
@@ -68,6 +69,24 @@ def health(port: int) -> tuple[int, dict[str, object]]:
     raise AssertionError("no answer from /healthz")
 
 
+def reasons_with(port: int, wanted: str) -> str:
+    """What /healthz lacks, as soon as `wanted` is in it."""
+    for _ in range(100):
+        status, answer = health(port)
+        reasons = " ".join(map(str, answer["reasons"]))  # type: ignore[call-overload]
+        if wanted in reasons:
+            assert status == 503
+            return reasons
+        time.sleep(0.1)
+    raise AssertionError(f"{wanted!r} is not among: {reasons}")
+
+
+def metrics(port: int) -> list[str]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
+        text: str = answer.read().decode()
+    return text.splitlines()
+
+
 @pytest.mark.parametrize("arguments", [("agent", "--site", "primary"), ("switcher", "--site", "gateway")])
 def test_without_nats_and_ovsdb_a_process_waits_and_says_what_is_missing(
     deployment: tuple[Path, int],
@@ -99,6 +118,22 @@ def test_without_nats_and_ovsdb_a_process_waits_and_says_what_is_missing(
     assert set(said) == {"OVSDB does not answer", "no NATS server answers"}
     assert len(said) <= 3, "once per connection, not once per attempt"
     assert all(line["remedy"] for line in complaints)
+
+
+@pytest.mark.ovs
+def test_a_probe_mesh_that_cannot_be_made_is_a_reason_not_to_be_ready(
+    deployment: tuple[Path, int], start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    (tmp_path / "primary").mkdir()
+    ovs = Ovs(tmp_path / "primary")
+    try:
+        ovs.start()
+        ovs.vsctl("add-br", "br-svc", "--", "add-br", "br-probe")
+        start("agent", "--site", "primary")
+        assert "bridge br-probe at site primary is not ours" in reasons_with(deployment[1], "probe mesh: ")
+        assert "tunnelswitch_probe_mesh_wrong 1.0" in metrics(deployment[1])
+    finally:
+        ovs.kill_server()
 
 
 def test_init_without_nats_is_one_line(

@@ -107,11 +107,12 @@ class OvsPaths:
         self._tasks: list[asyncio.Task[None]] = []
         self._repair = asyncio.Event()
         self._problem = ""
+        self._blind = ""
 
     @property
     def problem(self) -> str:
-        """Why the mesh is not as it should be; empty while it is."""
-        return self._problem
+        """Why the mesh is not as it should be, or is not watched; empty while all is well."""
+        return self._blind or self._problem
 
     async def start(self) -> None:
         """Make the mesh, tell the state of every path, and from now on every change of it."""
@@ -142,15 +143,16 @@ class OvsPaths:
             self._tell()
         except Exception as error:  # noqa: BLE001 - never silently: old news must not pass for the present
             _log.error("paths can no longer be watched; restart the agent", site=self._site, error=repr(error))
-            self._tell(blind=True)
+            self._blind = f"paths can no longer be watched ({error!r}); restart the agent"
+            self._tell()
 
     def _concerns(self, change: RowChange) -> bool:
         names = {end.interface for end in self._ends.values()} | {self._bridge}
         return any(columns.get("name") in names for columns in (change.old, change.new))
 
-    def _tell(self, *, blind: bool = False) -> None:
+    def _tell(self) -> None:
         for peer, end in self._ends.items():
-            path = Path.UNKNOWN if blind else self._path(end)
+            path = Path.UNKNOWN if self._blind else self._path(end)
             if self._told.get(peer) is not path:
                 self._told[peer] = path
                 self._emit(PathChanged(peer, path))

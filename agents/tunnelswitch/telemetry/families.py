@@ -78,6 +78,7 @@ class Families:
 
         self.path_up = self._gauge("path_up", "1 while BFD says that the path is up", "site")
         self.path_downs = self._counter("path_downs", "Times that BFD took the path for down", "site")
+        self.probe_mesh_wrong = self._gauge("probe_mesh_wrong", "1 while the probe tunnels are not as they should be")
         self.bus_connections = self._counter("bus_connections", "Connections to NATS that were made")
         self.bus_connected = self._gauge("bus_connected", "1 while connected to NATS")
         self.ovsdb_connected = self._gauge("ovsdb_connected", "1 while OVSDB answers")
