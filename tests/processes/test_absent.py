@@ -136,6 +136,18 @@ def test_a_probe_mesh_that_cannot_be_made_is_a_reason_not_to_be_ready(
         ovs.kill_server()
 
 
+def test_a_client_port_that_is_gone_is_a_reason_not_to_be_ready(
+    deployment: tuple[Path, int], start: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    path, port = deployment
+    text = path.read_text().replace(f'switcher_metrics = "127.0.0.1:{port}"', 'switcher_metrics = "127.0.0.1:1"')
+    text = text.replace("10.9.0.3:9101", f"127.0.0.1:{port}").replace(f"127.0.0.1:{port}", "127.0.0.1:2", 1)
+    path.write_text(text.replace('"client0"', '"nothing0"'))
+    start("agent", "--site", "gateway")
+    assert "client packets on nothing0 are not watched: " in reasons_with(port, "nothing0")
+    assert "tunnelswitch_client_port_unwatched 1.0" in metrics(port)
+
+
 def test_init_without_nats_is_one_line(
     deployment: tuple[Path, int], start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:

@@ -61,10 +61,9 @@ async def run_agent(deployment: Deployment, site: str) -> None:
             driver = make_driver(service, deployment.services[service], site, frame.emit, frame.metrics.driver_problem)
             drivers[service] = driver
             parts.append(driver)
-    if frame.here.client_port:
-        carried = [service.name for group in frame.groups if site in group.gateways for service in group.services]
-        services = {name: deployment.services[name].address for name in carried}
-        parts.append(ClientPackets(frame.here.client_port, site=site, services=services, emit=frame.emit))
+    packets = _client_packets(frame)
+    if packets is not None:
+        parts.append(packets)
 
     def ready() -> Iterator[str]:
         unread = [name for name in member.groups if name not in member.records]
@@ -72,6 +71,8 @@ async def run_agent(deployment: Deployment, site: str) -> None:
             yield f"no record read yet for {', '.join(unread)}: has `tunnelswitch init` been run?"
         if paths.problem:
             yield f"probe mesh: {paths.problem}"
+        if packets is not None and packets.problem:
+            yield packets.problem
 
     await frame.run(
         machine,
@@ -100,6 +101,18 @@ def _paths(frame: Frame, database: Database, member: Member, others: tuple[str, 
         underlay_device=lambda: _device_with(addresses[frame.site]),
         emit=frame.emit,
     )
+
+
+def _client_packets(frame: Frame) -> ClientPackets | None:
+    device, services = frame.here.client_port, frame.deployment.services
+    if not device:
+        return None
+    carried = [service.name for group in frame.groups if frame.site in group.gateways for service in group.services]
+    addresses = {name: services[name].address for name in carried}
+    packets = ClientPackets(device, site=frame.site, services=addresses, emit=frame.emit)
+    frame.metrics.watch_client_port(lambda: packets.problem)
+    frame.metrics.pull("client_packets_dropped", lambda: packets.dropped)
+    return packets
 
 
 async def _device_with(address: str) -> str:

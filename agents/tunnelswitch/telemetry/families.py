@@ -35,6 +35,9 @@ class Families:
         self.jitter = self._gauge("jitter_max_seconds", "Greatest RFC 3550 jitter around the last gap", "service")
         self.lost_packets = self._counter("lost_packets", "RTP packets lost in gaps", "service")
         self.unanswered = self._gauge("clients_unanswered_seconds", "How long clients have had no answer", "service")
+        self.client_port_unwatched = self._gauge(
+            "client_port_unwatched", "1 while the clients' packets cannot be watched"
+        )
 
         self.epoch = self._gauge("epoch", "Epoch of the highest record seen", "group")
         self.active_site = self._gauge("active_site", "1 at the site that serves", "group", "site")
