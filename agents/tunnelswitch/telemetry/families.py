@@ -13,7 +13,10 @@ PAUSE_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 NAMESPACE = "tunnelswitch"
 
 BAD_MESSAGE_KINDS = ("not_json", "too_large", "version", "type", "invalid", "subject", "source")
-DRIVER_PROBLEM_KINDS = ("notice_invalid", "notice_too_large", "notice_flood", "status_failed", "health_failed")
+DRIVER_PROBLEM_KINDS = {
+    "exec": ("notice_invalid", "notice_too_large", "notice_flood", "status_failed", "health_failed"),
+    "colo": ("refused", "sync_failed", "peer_lost", "qmp_failed"),
+}
 
 
 class Families:
@@ -77,7 +80,7 @@ class Families:
             "checkpoint_pause_seconds", "How long a checkpoint held the service", PAUSE_BUCKETS, "service"
         )
         self.checkpoint_bytes = self._counter("checkpoint_bytes", "Bytes of checkpoints", "service")
-        self.driver_problems = self._counter("driver_problems", "Bad notices, status or health answers", "kind")
+        self.driver_problems = self._counter("driver_problems", "What went wrong between a driver and its copy", "kind")
 
         self.path_up = self._gauge("path_up", "1 while BFD says that the path is up", "site")
         self.path_downs = self._counter("path_downs", "Times that BFD took the path for down", "site")
