@@ -148,11 +148,26 @@ def test_a_client_port_that_is_gone_is_a_reason_not_to_be_ready(
     assert "tunnelswitch_client_port_unwatched 1.0" in metrics(port)
 
 
-def test_init_without_nats_is_one_line(
+@pytest.mark.parametrize("command", [("init",), ("recover",), ("drain", "--site", "primary")])
+def test_a_command_without_nats_is_one_line(
+    deployment: tuple[Path, int],
+    start: Callable[..., subprocess.Popen[bytes]],
+    command: tuple[str, ...],
+    tmp_path: Path,
+) -> None:
+    process = start(*command)
+    assert process.wait(timeout=60) == 1
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert line.startswith("tunnelswitch: no NATS server lets us in (nats://127.0.0.1:")
+    assert "Connect call failed" in line
+    assert "start nats-server, or correct cluster.nats_urls" in line
+
+
+def test_status_without_nats_says_so_of_every_group(
     deployment: tuple[Path, int], start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
-    process = start("init")
+    process = start("status", "--format", "json")
     assert process.wait(timeout=60) == 1
-    lines = [line for line in (tmp_path / "log").read_text().splitlines() if line.startswith("tunnelswitch: ")]
-    assert len(lines) == 1
-    assert "NATS" in lines[0]
+    report = json.loads((tmp_path / "log").read_text())
+    assert "no NATS server lets us in (nats://127.0.0.1:" in report["groups"]["voip"]["error"]
+    assert len(report["processes"]) == 4
