@@ -186,8 +186,8 @@ class OvsPaths:
                 self._problem = ""
             except DatabaseClosed:
                 return
-            except (DataPlaneError, AioOvsError, OSError) as error:
-                text = error.diagnostics() if isinstance(error, DataPlaneError) else str(error)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is said and tried again
+                text = _text(error)
                 if text != self._problem:
                     _log.error("the probe mesh is not as it should be", site=self._site, error=text)
                 self._problem = text
@@ -266,9 +266,15 @@ class OvsPaths:
     async def _underlay_datapath_type(self) -> str:
         """A userspace tunnel leaves only through a userspace bridge that has the underlay address."""
         device = await self._underlay_device() if self._underlay_device is not None else ""
-        port = named(self._database, "Port", device)
+        port = named(self._database, "Port", device) if device else None
         others = sorted(
             (row for row in self._database.rows("Bridge") if row["name"] != self._bridge),
             key=lambda row: (port is None or port.uuid not in row["ports"], row["name"]),
         )
         return str(others[0]["datapath_type"]) if others else "system"
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, DataPlaneError):
+        return error.diagnostics()
+    return str(error) if isinstance(error, AioOvsError | OSError) else repr(error)
