@@ -17,12 +17,12 @@ import typer
 
 from tunnelswitch_lab import faults, teardown
 from tunnelswitch_lab.options import (
-    CHECKPOINT_INTERVALS_MS,
     DEFAULT_REALTIME_PRIORITY,
     WORKLOADS,
     LabError,
     LabOptions,
     RunOptions,
+    check_checkpoint_interval,
     check_workload,
     parse_detect,
 )
@@ -46,7 +46,7 @@ Workload = Annotated[str, typer.Option(help="what is protected: " + ", ".join(WO
 Tls = Annotated[bool, typer.Option("--tls", help="encrypt the bus; keys and permissions it always has")]
 Interval = Annotated[
     float | None,
-    typer.Option(min=1.0, help="milliseconds from checkpoint to checkpoint; by default 25 for a process, 100 for a vm"),
+    typer.Option(help="milliseconds from checkpoint to checkpoint; by default 25 for a process, 100 for a vm"),
 ]
 
 
@@ -252,9 +252,9 @@ def run() -> None:
 
 
 def _protected(workload: str, checkpoint_interval_ms: float | None) -> tuple[str, float]:
-    """What is protected, and how often it is checkpointed. Raises LabError for a workload that there is not."""
+    """What is protected, and how often it is checkpointed. Raises LabError for what there is not."""
     known = check_workload(workload)
-    return known, checkpoint_interval_ms or CHECKPOINT_INTERVALS_MS[known]
+    return known, check_checkpoint_interval(known, checkpoint_interval_ms)
 
 
 async def _up(options: LabOptions, with_agents: bool) -> None:

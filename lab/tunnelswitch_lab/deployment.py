@@ -17,6 +17,8 @@ from tunnelswitch_lab.options import LabOptions
 SERVICE, GROUP = "pbx", "voip"
 HOOKS = Path(__file__).parent / "workload" / "hooks"
 HOOK_TIMEOUT_SECONDS = 2.0
+# An active without a majority closes itself after this; slow detection needs more, for no window may exceed it.
+FENCE_AFTER_SECONDS = 1.0
 
 
 def write(layout: Layout, options: LabOptions) -> Path:
@@ -28,6 +30,7 @@ def write(layout: Layout, options: LabOptions) -> Path:
 
 def render(layout: Layout, options: LabOptions) -> str:
     """The deployment file's text."""
+    window_seconds = options.interval_seconds * options.multiplier
     tables = [
         _table("cluster", name=layout.name, nats_urls=[site.nats_url for site in layout.sites], keys=str(layout.keys)),
         *([_table("cluster.tls", ca=str(layout.keys / CA))] if options.tls else []),
@@ -47,7 +50,7 @@ def render(layout: Layout, options: LabOptions) -> str:
             interval_seconds=options.interval_seconds,
             multiplier=options.multiplier,
             floor_seconds=0.0,
-            fence_after_seconds=1.0,
+            fence_after_seconds=min(3600.0, max(FENCE_AFTER_SECONDS, 2 * window_seconds)),
             unanswered_seconds=0.5,
         ),
         _table("runtime", realtime_priority=options.realtime_priority, lock_memory=False),

@@ -8,6 +8,8 @@ from pathlib import Path
 
 WORKLOADS = ("process", "vm")
 CHECKPOINT_INTERVALS_MS = {"process": 25.0, "vm": 100.0}
+# What the service and the `colo` driver take.
+_CHECKPOINT_RANGES_MS = {"process": (1, 60_000), "vm": (10, 60_000)}
 DEFAULT_REALTIME_PRIORITY = 10
 
 _DETECT = re.compile(r"(\d+(?:\.\d+)?)x(\d+)")
@@ -53,6 +55,18 @@ def check_workload(text: str) -> str:
     if text not in WORKLOADS:
         raise LabError(f"--workload {text!r} is not known: {', '.join(WORKLOADS)}")
     return text
+
+
+def check_checkpoint_interval(workload: str, milliseconds: float | None) -> float:
+    """The interval given, or the workload's own. Raises LabError if it cannot be checkpointed so often or so seldom."""
+    if milliseconds is None:
+        return CHECKPOINT_INTERVALS_MS[workload]
+    least, most = _CHECKPOINT_RANGES_MS[workload]
+    if not least <= milliseconds <= most:
+        raise LabError(
+            f"--checkpoint-interval {milliseconds:g} is out of range: {least} to {most} milliseconds for a {workload}"
+        )
+    return milliseconds
 
 
 def parse_detect(text: str) -> tuple[float, int]:

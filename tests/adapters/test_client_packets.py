@@ -144,7 +144,9 @@ async def test_a_device_may_come_and_go(pair: Pair, watch: Any) -> None:
         await until(lambda: one.ready, "ready")
         await pair.gateway.delete("client0")
         await until(lambda: not one.ready, "gone is seen")
+        assert one.problem.startswith("client packets on client0 are not watched: ")
         await pair.plug()
         await until(lambda: one.ready, "ready again")
+        assert one.problem == ""
         await send(pair.gateway, SERVICE, CLIENT, [0.001] * 20)
         await until(lambda: one.packets >= 20, "packets counted")

@@ -38,6 +38,13 @@ async def test_a_device_is_set_up_with_mtu_and_address(links: Links) -> None:
     assert after.addresses == ("10.8.0.1/24",)
 
 
+async def test_the_device_of_an_address_is_found(links: Links) -> None:
+    await links.ensure_address("repl0", "10.8.0.1/24")
+    await links.ensure_address("repl0", "10.8.0.9/24")
+    assert await links.device_with("10.8.0.9") == "repl0"
+    assert await links.device_with("10.8.0.2") == ""
+
+
 async def test_quickack_keeps_the_way_of_the_route(here: Namespace, links: Links) -> None:
     await links.ensure_up("repl0")
     await links.ensure_address("repl0", "10.8.0.1/24")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from three_sites import ADDRESSES, CLUSTER, Bed, Events, until
 
 from aioovs import Database
+from tunnelswitch.adapters.links import Links
 from tunnelswitch.adapters.ovs_paths import OvsPaths, probe_interface, probe_key
 from tunnelswitch.core.events import PathChanged
 from tunnelswitch.core.facts import Path
@@ -30,6 +31,8 @@ async def mesh(databases: dict[str, Database], events: Events) -> AsyncIterator[
         interval_seconds: float = 0.05,
         probe_bridge: str = "br-probe",
         widened: Callable[[str], int] | None = None,
+        like_bridges: tuple[str, ...] = ("br-svc",),
+        underlay_device: Callable[[], Awaitable[str]] | None = None,
     ) -> OvsPaths:
         made.append(
             OvsPaths(
@@ -38,11 +41,12 @@ async def mesh(databases: dict[str, Database], events: Events) -> AsyncIterator[
                 site=site,
                 peers={peer: address for peer, address in ADDRESSES.items() if peer != site},
                 probe_bridge=probe_bridge,
-                like_bridges=("br-svc",),
+                like_bridges=like_bridges,
                 interval_seconds=interval_seconds,
                 multiplier=3,
                 service_keys=(2, 3),
                 widened=widened,
+                underlay_device=underlay_device,
                 emit=events.append if site == "gateway" else lambda event: None,
             )
         )
@@ -175,6 +179,46 @@ async def test_a_probe_bridge_of_somebody_else_is_refused(
     await until(lambda: "not ours" in one.problem, "refused")
     assert bed.switches["gateway"].vsctl("list", "bridge", "br-phy") == before
     assert set(events) == {PRIMARY_UNKNOWN, PathChanged("secondary", Path.UNKNOWN)}
+
+
+async def test_without_bridges_of_its_own_a_site_probes_as_its_underlay_does(
+    bed: Bed, mesh: Callable[..., OvsPaths], events: Events
+) -> None:
+    switch = bed.switches["gateway"]
+
+    async def device() -> str:
+        with bed.sites["gateway"].entered():
+            links = Links()
+        async with links:
+            return await links.device_with(ADDRESSES["gateway"])
+
+    for site in ("primary", "secondary"):
+        await mesh(site).start()
+    switch.vsctl("add-br", "br-first", wait=False)  # of the kernel's datapath, and no way for a userspace tunnel
+    try:
+        one = mesh("gateway", like_bridges=(), underlay_device=device)
+        await one.start()
+        await events.until(lambda event: event == PRIMARY_UP, "up")
+        assert switch.vsctl("get", "bridge", "br-probe", "datapath_type") == "netdev"
+        assert one.problem == ""
+    finally:
+        switch.vsctl("del-br", "br-first", wait=False)
+
+
+async def test_where_no_device_has_the_underlay_address_any_bridge_is_a_model(
+    bed: Bed, mesh: Callable[..., OvsPaths], events: Events
+) -> None:
+    one = mesh("gateway", like_bridges=())
+    await one.start()
+    switch = bed.switches["gateway"]
+    await until(lambda: "br-probe" in switch.vsctl("list-br").split(), "the probe bridge")
+    assert switch.vsctl("get", "bridge", "br-probe", "datapath_type") == "netdev"
+
+
+async def test_a_bridge_that_is_named_and_missing_is_said(bed: Bed, mesh: Callable[..., OvsPaths]) -> None:
+    one = mesh("gateway", like_bridges=("br-nothing",))
+    await one.start()
+    await until(lambda: "br-nothing exists" in one.problem, "said")
 
 
 def test_both_ends_find_the_same_key_beside_those_of_the_services() -> None:

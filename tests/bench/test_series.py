@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunnelswitch_lab.bench import report
-from tunnelswitch_lab.bench.run import all_systems, chosen_systems
+from tunnelswitch_lab.bench.run import all_systems, chosen_systems, failed
 from tunnelswitch_lab.bench.series import PHASES, Cell, budget, cells_of, interleaved, phases, ratios, spread
 from tunnelswitch_lab.options import LabError
 
@@ -68,6 +68,22 @@ def test_ratios_are_at_equal_intervals_and_only_one_is_judged() -> None:
         (r["fault"], r["interval_ms"]): (r["ratio"], r["at_most"]) for r in ratios(cells, "tunnelswitch", "keepalived")
     }
     assert found == {("host-loss", 10): (1.4, 1.5), ("service-crash", 10): (2.0, None)}
+
+
+def test_what_was_not_measured_is_no_success() -> None:
+    ours, peer = cell("tunnelswitch@10", "host-loss", 0.042), cell("keepalived@10", "host-loss", 0.030)
+
+    def verdict(*cells: Cell) -> str | None:
+        return failed(report.summarise(cells, {}))
+
+    assert verdict(ours, peer) is None
+    assert verdict(ours) is None, "nobody asked for the peer"
+    assert "1.5" in str(verdict(cell("tunnelswitch@10", "host-loss", 0.06), peer))
+    silent = cell("keepalived@10")
+    silent.problems.append("the other copy never answered")
+    assert verdict(ours, silent) == "keepalived@10 host-loss has no run: the other copy never answered"
+    assert verdict(ours, peer, cell("keepalived@1000")) == "keepalived@1000 host-loss has no run: none was begun"
+    assert "could not be worked out" in str(verdict(ours, cell("keepalived@10", "host-loss", 0.0)))
 
 
 def test_the_budget_adds_up_to_the_first_packet() -> None:

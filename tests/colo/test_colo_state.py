@@ -155,18 +155,22 @@ def test_disks() -> None:
     reply = [
         disk("root"),
         disk("iso", ro=True),
-        disk("both", drv="quorum"),
+        disk("both", drv="quorum", children=[{"child": "children.0", "node-name": "a"}, {"node-name": "r"}]),
+        disk("half", drv="quorum", children=[{"child": "children.0", "node-name": "a"}]),
         disk("standby", drv="replication"),
         {"device": "cd0", "removable": True},
         {"device": "", "qdev": "/machine/x", "inserted": {"ro": False, "drv": "raw"}},
     ]
-    assert qmp.unreplicated_disks(reply) == ["root", "/machine/x"]
+    nodes = [{"node-name": "a", "drv": "qcow2"}, {"node-name": "r", "drv": "replication"}]
+    expected = ["root", "half (quorum without a replication child)", "/machine/x"]
+    assert qmp.unreplicated_disks(reply, nodes) == expected
 
 
 @pytest.mark.parametrize("nonsense", [None, [], "x", 7, {"mode": 9}, {"status": None}, {"mode": "tertiary"}])
 def test_nonsense_is_no_mode(nonsense: Any) -> None:
     assert qmp.mode(nonsense) is Mode.NONE
     assert qmp.interval_milliseconds(nonsense) == 0
-    assert qmp.unreplicated_disks(nonsense) == []
+    assert qmp.unreplicated_disks(nonsense, nonsense) == []
+    assert qmp.version(nonsense) == (0, 0, 0)
     assert qmp.object_names(nonsense) == frozenset()
     assert isinstance(qmp.run_state(nonsense), str)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tunnelswitch_lab.guest import archive
-from tunnelswitch_lab.guest.image import GET_QEMU, Image
+from tunnelswitch_lab.guest.image import GET_QEMU, Image, qemu_version
 from tunnelswitch_lab.guest.machine import Machine, command
 
 MACHINE = Machine(
@@ -109,3 +109,14 @@ def test_a_cache_that_cannot_be(tmp_path: Path, cache: str, remedy: str) -> None
     assert done.returncode == 1
     assert remedy in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_version_is_told_without_fetching_a_qemu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "qemu-system-x86_64").write_text("#!/bin/sh\necho 'QEMU emulator version 11.2.5 (Debian x)'\n")
+    (tmp_path / "qemu-system-x86_64").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("TUNNELSWITCH_CACHE", str(tmp_path / "cache"))
+    assert qemu_version() == "11.2.5"
+    (tmp_path / "qemu-system-x86_64").write_text("#!/bin/sh\necho 'QEMU emulator version 10.0.8'\n")
+    assert qemu_version() is None
+    assert not (tmp_path / "cache").exists()

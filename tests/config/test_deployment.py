@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from tunnelswitch import config
+from tunnelswitch.adapters.client_packets import ClientPackets
 from tunnelswitch.config import Deployment, DeploymentError, load, parse
 from tunnelswitch.core.topology import tunnel_ends
 
@@ -100,6 +101,11 @@ CASES = {
         changed('underlay_address = "10.9.0.2"', 'underlay_address = "10.9.0.300"'),
         'sites.secondary.underlay_address: "10.9.0.300" is not such an address; '
         "give the IP address of this site that the other sites reach",
+    ),
+    "a service by IPv6": (
+        changed('address = "192.168.77.10"', 'address = "2001:db8::10"'),
+        'services.pbx.address: "2001:db8::10" is not an IPv4 address, and a gateway watches no other packets; '
+        "give the address that the clients talk to",
     ),
     "unknown service": (
         changed('services = ["pbx"]', 'services = ["pbx", "pbz"]'),
@@ -333,6 +339,28 @@ def test_every_driver_needs_its_table() -> None:
     text = EXAMPLE[: EXAMPLE.index("[services.pbx.exec]")] + EXAMPLE[EXAMPLE.index("[detection]") :]
     assert complaints(text) == [
         'services.pbx.exec: is missing, and driver is "exec"; add the table [services.pbx.exec]'
+    ]
+
+
+def with_services(count: int) -> str:
+    """The example with so many services in its group."""
+    hooks = EXAMPLE[EXAMPLE.index("[services.pbx.exec]") : EXAMPLE.index("[detection]")]
+    more = [
+        f'[services.s{number}]\ndriver = "exec"\nbridge = "br-svc"\nt2_key = {2 * number}\nt3_key = {2 * number + 1}\n'
+        f'address = "192.168.78.{number}"\n' + hooks.replace("services.pbx", f"services.s{number}")
+        for number in range(2, count + 1)
+    ]
+    names = ", ".join(f'"s{number}"' for number in range(2, count + 1))
+    return changed('services = ["pbx"]', f'services = ["pbx", {names}]') + "\n" + "\n".join(more)
+
+
+def test_a_gateway_takes_as_many_services_as_its_filter_can_tell_apart() -> None:
+    deployment = parse(with_services(100), "test.toml")
+    addresses = {name: service.address for name, service in deployment.services.items()}
+    ClientPackets("client0", site="gateway", services=addresses, emit=lambda event: None)
+    assert complaints(with_services(101)) == [
+        "sites.gateway: is a gateway of 101 services; one can watch the packets of 100; "
+        "give some groups another gateway"
     ]
 
 

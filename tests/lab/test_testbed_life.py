@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tunnelswitch_lab import messaging, netns, procs, switches, testbed
+from tunnelswitch import config
+from tunnelswitch_lab import deployment, messaging, netns, procs, switches, testbed
 from tunnelswitch_lab.layout import Layout
 from tunnelswitch_lab.options import LabError, LabOptions, parse_detect
 from tunnelswitch_lab.state import State, locked
@@ -140,6 +141,11 @@ async def test_two_labs_do_not_disturb_each_other(new_name: Names) -> None:
         (["status", "-f", "xml"], "json or pretty"),
         (["up", "--detect", "fast"], "10x3"),
         (["up", "--detect", "0x3"], "out of range"),
+        (["up", "--checkpoint-interval", "0.5"], "1 to 60000"),
+        (
+            ["run", "--fault", "host-loss", "--workload", "vm", "--checkpoint-interval", "5", "--out", "/x"],
+            "10 to 60000",
+        ),
         (["run", "--fault", "fire", "--out", "/nowhere"], "known ones are host-loss"),
         (["run", "--fault", "host-loss", "--workload", "xen", "--out", "/nowhere"], "process"),
     ],
@@ -168,3 +174,9 @@ def test_an_unfit_machine_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) ->
 def test_detection_as_people_write_it() -> None:
     assert parse_detect("10x3") == (0.01, 3)
     assert parse_detect("2.5x4") == (0.0025, 4)
+
+
+def test_slow_detection_makes_a_deployment_that_can_be_used() -> None:
+    for detect, fence_after_seconds in (("20x3", 1.0), ("1000x3", 6.0), ("60000x50", 3600.0)):
+        text = deployment.render(Layout("slow"), LabOptions("slow", *parse_detect(detect)))
+        assert config.parse(text, "slow.toml").detection.fence_after_seconds == fence_after_seconds

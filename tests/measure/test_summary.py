@@ -183,7 +183,7 @@ def test_environment_names_machine_and_versions() -> None:
     environment = describe_environment()
     assert environment["kernel"]
     assert environment["cores"] >= 1
-    assert {"tunnelswitch", "python", "openvswitch", "nats_server"} <= set(environment["versions"])
+    assert {"tunnelswitch", "python", "openvswitch", "qemu", "nats_server"} <= set(environment["versions"])
 
 
 def test_load_of_a_process_that_is_gone_is_left_out() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from real_ovs import Ovs
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "example.toml"
 PROGRAM = Path(sys.executable).with_name("tunnelswitch")
@@ -68,6 +69,24 @@ def health(port: int) -> tuple[int, dict[str, object]]:
     raise AssertionError("no answer from /healthz")
 
 
+def reasons_with(port: int, wanted: str) -> str:
+    """What /healthz lacks, as soon as `wanted` is in it."""
+    for _ in range(100):
+        status, answer = health(port)
+        reasons = " ".join(map(str, answer["reasons"]))  # type: ignore[call-overload]
+        if wanted in reasons:
+            assert status == 503
+            return reasons
+        time.sleep(0.1)
+    raise AssertionError(f"{wanted!r} is not among: {reasons}")
+
+
+def metrics(port: int) -> list[str]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
+        text: str = answer.read().decode()
+    return text.splitlines()
+
+
 @pytest.mark.parametrize("arguments", [("agent", "--site", "primary"), ("switcher", "--site", "gateway")])
 def test_without_nats_and_ovsdb_a_process_waits_and_says_what_is_missing(
     deployment: tuple[Path, int],
@@ -101,11 +120,54 @@ def test_without_nats_and_ovsdb_a_process_waits_and_says_what_is_missing(
     assert all(line["remedy"] for line in complaints)
 
 
-def test_init_without_nats_is_one_line(
+@pytest.mark.ovs
+def test_a_probe_mesh_that_cannot_be_made_is_a_reason_not_to_be_ready(
     deployment: tuple[Path, int], start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
-    process = start("init")
+    (tmp_path / "primary").mkdir()
+    ovs = Ovs(tmp_path / "primary")
+    try:
+        ovs.start()
+        ovs.vsctl("add-br", "br-svc", "--", "add-br", "br-probe")
+        start("agent", "--site", "primary")
+        assert "bridge br-probe at site primary is not ours" in reasons_with(deployment[1], "probe mesh: ")
+        assert "tunnelswitch_probe_mesh_wrong 1.0" in metrics(deployment[1])
+    finally:
+        ovs.kill_server()
+
+
+def test_a_client_port_that_is_gone_is_a_reason_not_to_be_ready(
+    deployment: tuple[Path, int], start: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    path, port = deployment
+    text = path.read_text().replace(f'switcher_metrics = "127.0.0.1:{port}"', 'switcher_metrics = "127.0.0.1:1"')
+    text = text.replace("10.9.0.3:9101", f"127.0.0.1:{port}").replace(f"127.0.0.1:{port}", "127.0.0.1:2", 1)
+    path.write_text(text.replace('"client0"', '"nothing0"'))
+    start("agent", "--site", "gateway")
+    assert "client packets on nothing0 are not watched: " in reasons_with(port, "nothing0")
+    assert "tunnelswitch_client_port_unwatched 1.0" in metrics(port)
+
+
+@pytest.mark.parametrize("command", [("init",), ("recover",), ("drain", "--site", "primary")])
+def test_a_command_without_nats_is_one_line(
+    deployment: tuple[Path, int],
+    start: Callable[..., subprocess.Popen[bytes]],
+    command: tuple[str, ...],
+    tmp_path: Path,
+) -> None:
+    process = start(*command)
     assert process.wait(timeout=60) == 1
-    lines = [line for line in (tmp_path / "log").read_text().splitlines() if line.startswith("tunnelswitch: ")]
-    assert len(lines) == 1
-    assert "NATS" in lines[0]
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert line.startswith("tunnelswitch: no NATS server lets us in (nats://127.0.0.1:")
+    assert "Connect call failed" in line
+    assert "start nats-server, or correct cluster.nats_urls" in line
+
+
+def test_status_without_nats_says_so_of_every_group(
+    deployment: tuple[Path, int], start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    process = start("status", "--format", "json")
+    assert process.wait(timeout=60) == 1
+    report = json.loads((tmp_path / "log").read_text())
+    assert "no NATS server lets us in (nats://127.0.0.1:" in report["groups"]["voip"]["error"]
+    assert len(report["processes"]) == 4

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tunnelswitch.config import load
+from tunnelswitch.config import load, parse
 from tunnelswitch.core import actions, events, facts
 from tunnelswitch.core.detector import Detector
 from tunnelswitch.core.facts import GroupRecord, Protection, Reason
 from tunnelswitch.core.stamp import Stamp
+from tunnelswitch.telemetry.families import DRIVER_PROBLEM_KINDS
 from tunnelswitch.telemetry.metrics import Metrics
 from tunnelswitch.telemetry.phases import PHASES
 from tunnelswitch.telemetry.spoken import ROLES
@@ -222,6 +223,26 @@ def test_every_process_counts_what_it_can_from_zero() -> None:
     assert [value(agent, name, service="pbx") for name in names] == [0, 0, 0]
     assert [value(switcher, name, service="pbx") for name in names] == [None] * 3, "it sees no packets"
     assert value(agent, "failover_phase_seconds_count", group="voip", phase="commit") is None, "it makes no moves"
+
+
+def test_a_driver_s_problems_start_at_zero_and_are_on_the_page() -> None:
+    page = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    text = (ROOT / "deploy/example.toml").read_text(encoding="utf-8")
+    hooks = text[text.index("[services.pbx.exec]") : text.index("[detection]")]
+    colo = """[services.pbx.colo]
+qmp_socket = "/run/pbx/{site}.sock"
+[services.pbx.colo.sites.primary]
+migration_address = "10.8.0.1:7001"
+[services.pbx.colo.sites.secondary]
+migration_address = "10.8.0.2:7001"
+"""
+    machine = parse(text.replace(hooks, colo).replace('driver = "exec"', 'driver = "colo"'), "machine.toml")
+    for driver, deployment in (("exec", DEPLOYMENT), ("colo", machine)):
+        shown = Metrics(deployment, "primary", "agent").render().decode()
+        kinds = re.findall(r'tunnelswitch_driver_problems_total\{kind="(\w+)"\} 0\.0', shown)
+        assert sorted(kinds) == sorted(DRIVER_PROBLEM_KINDS[driver])
+        assert all(f"`{kind}`" in page for kind in kinds)
+    assert "driver_problems_total{" not in metrics().render().decode(), "a gateway drives nothing"
 
 
 def test_the_rest() -> None:

@@ -99,7 +99,7 @@ class ClientPackets:
         self._clock_offset_seconds: float | None = None
         self._socket: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
-        self._complained = False
+        self._problem = ""
         self.packets = 0
         self.dropped = 0
 
@@ -107,6 +107,11 @@ class ClientPackets:
     def ready(self) -> bool:
         """Whether the device is being watched."""
         return self._socket is not None
+
+    @property
+    def problem(self) -> str:
+        """Why the device is not being watched; empty while it is."""
+        return "" if self.ready else f"client packets on {self._device} are not watched: {self._problem or 'not yet'}"
 
     async def start(self) -> None:
         """Begin to watch, and return. A device that is not there is tried again for ever, and logged once.
@@ -158,7 +163,7 @@ class ClientPackets:
             watch.close()
             raise
         self._socket = watch
-        self._complained = False
+        self._problem = ""
         self._flows.forget()
         _log.info("watching client packets", device=self._device)
 
@@ -170,8 +175,8 @@ class ClientPackets:
             self._tell(self._wall_clock_ns())
 
     def _complain(self, error: OSError) -> None:
-        if not self._complained:
-            self._complained = True
+        said, self._problem = self._problem, str(error)
+        if not said:
             _log.warning(
                 "client packets cannot be watched; trying again each second",
                 device=self._device,

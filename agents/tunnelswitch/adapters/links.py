@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 from types import TracebackType
@@ -75,6 +75,19 @@ class Links:
             addresses=tuple(sorted(addresses, key=lambda text: ip_interface(text).version)),
         )
 
+    async def device_with(self, address: str) -> str:
+        """The device that has this address (without a length); empty if none has.
+
+        Raises:
+            DataPlaneError: the kernel refuses.
+        """
+        wanted = ip_address(address)
+        devices = {link["index"]: link.get_attr("IFLA_IFNAME") async for link in await self._dump("link")}
+        async for found in await self._dump("addr"):
+            if ip_address(found.get_attr("IFA_LOCAL") or found.get_attr("IFA_ADDRESS")) == wanted:
+                return str(devices.get(found["index"], ""))
+        return ""
+
     async def ensure_up(self, device: str, *, mtu_bytes: int | None = None) -> None:
         """Set the device up, and its MTU if one is given.
 
@@ -121,6 +134,10 @@ class Links:
             **{name: way for name, way in ways.items() if way is not None},
         )
         await self._ask(replacing, f"set quickack on the route to {peer}")
+
+    async def _dump(self, kind: str) -> AsyncIterator[Any]:
+        found: AsyncIterator[Any] = await self._ask(getattr(self._ip, kind)("dump"), f"list every {kind}")
+        return found
 
     async def _index(self, device: str) -> int:
         found = list(await self._ask(self._ip.link_lookup(ifname=device), f"look for {device}"))

@@ -64,6 +64,7 @@ class NatsBus:
         on_bad: called with the kind of every bad message.
         on_state: called with the server's URL on connect and None on loss.
         timing: how patient the connection is.
+        awaited: somebody waits in `require`, see `Connection`.
 
     Raises:
         BusError: a name cannot be part of a subject.
@@ -83,6 +84,7 @@ class NatsBus:
         on_bad: Callable[[str], None] | None = None,
         on_state: Callable[[str | None], None] | None = None,
         timing: Timing = DEFAULT_TIMING,
+        awaited: bool = False,
     ) -> None:
         self.counts = BusCounts()
         self._cluster = subjects.checked_token(cluster, "cluster name")
@@ -102,6 +104,7 @@ class NatsBus:
             no_echo=True,
             on_state=on_state,
             timing=timing,
+            awaited=awaited,
         )
 
     @property
@@ -112,6 +115,14 @@ class NatsBus:
     async def start(self) -> None:
         """Begin to connect, and return at once; an absent bus is retried for ever."""
         await self._connection.start()
+
+    async def require(self, limit_seconds: float) -> None:
+        """Wait until a server lets us in.
+
+        Raises:
+            BusUnreachableError: none does in time.
+        """
+        await self._connection.require(limit_seconds)
 
     async def close(self) -> None:
         """End the connection. What waits in its socket is lost."""

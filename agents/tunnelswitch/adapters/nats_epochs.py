@@ -66,6 +66,7 @@ class NatsEpochs:
         servers: `server_name` of the NATS node by site, in the order in which sites should lead the stream.
         preferred_url: the server beside this site.
         access: who we are, and whom we trust.
+        awaited: somebody waits in `require`, see `Connection`.
 
     Raises:
         BusError: a name cannot be part of a subject.
@@ -81,6 +82,7 @@ class NatsEpochs:
         preferred_url: str | None = None,
         access: Access = ANONYMOUS,
         timing: Timing = DEFAULT_TIMING,
+        awaited: bool = False,
     ) -> None:
         self._subjects = StoreSubjects(cluster, access.jetstream_api)
         self.bucket = self._subjects.bucket
@@ -93,6 +95,7 @@ class NatsEpochs:
             preferred_url=preferred_url,
             access=access,
             timing=timing,
+            awaited=awaited,
         )
         self._requests = Requests(self._connection, access.jetstream_api)
 
@@ -104,6 +107,14 @@ class NatsEpochs:
     async def start(self) -> None:
         """Begin to connect, and return at once."""
         await self._connection.start()
+
+    async def require(self, limit_seconds: float) -> None:
+        """Wait until a server lets us in.
+
+        Raises:
+            BusUnreachableError: none does in time.
+        """
+        await self._connection.require(limit_seconds)
 
     async def close(self) -> None:
         """End the connection. A commit under way becomes unknown."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -55,10 +55,12 @@ class OvsPaths:
         database: open, and monitoring at least `dataplane.MONITORED`; its owner closes it.
         peers: underlay address of every other site, by name.
         probe_bridge: made if it is not there; one that is there and not ours is refused.
-        like_bridges: the first of these that exists gives the probe bridge its datapath type.
+        like_bridges: the first of these that exists gives the probe bridge its datapath type. None are named: the
+            bridge with the underlay's device gives it, or any other, and without one it is `system`.
         interval_seconds, multiplier: BFD's; a path is down after their product.
         widened: what the multiplier to a peer shall be now; asked once a second. By default it stays.
         service_keys: every GRE key in the whole deployment that a probe must not use.
+        underlay_device: name of the device that has this site's underlay address; empty if none here has.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class OvsPaths:
         emit: Emit,
         service_keys: Iterable[int] = (),
         widened: Callable[[str], int] | None = None,
+        underlay_device: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
         interval = str(max(1, round(interval_seconds * 1000)))
         bfd = {"enable": "true", "min_tx": interval, "min_rx": interval, "mult": str(multiplier)}
@@ -96,6 +99,7 @@ class OvsPaths:
         self._site = site
         self._bridge = probe_bridge
         self._like = tuple(like_bridges)
+        self._underlay_device = underlay_device
         self._emit = emit
         self._widened = widened
         self._before: dict[str, GreEnd] = {}
@@ -103,11 +107,12 @@ class OvsPaths:
         self._tasks: list[asyncio.Task[None]] = []
         self._repair = asyncio.Event()
         self._problem = ""
+        self._blind = ""
 
     @property
     def problem(self) -> str:
-        """Why the mesh is not as it should be; empty while it is."""
-        return self._problem
+        """Why the mesh is not as it should be, or is not watched; empty while all is well."""
+        return self._blind or self._problem
 
     async def start(self) -> None:
         """Make the mesh, tell the state of every path, and from now on every change of it."""
@@ -138,15 +143,16 @@ class OvsPaths:
             self._tell()
         except Exception as error:  # noqa: BLE001 - never silently: old news must not pass for the present
             _log.error("paths can no longer be watched; restart the agent", site=self._site, error=repr(error))
-            self._tell(blind=True)
+            self._blind = f"paths can no longer be watched ({error!r}); restart the agent"
+            self._tell()
 
     def _concerns(self, change: RowChange) -> bool:
         names = {end.interface for end in self._ends.values()} | {self._bridge}
         return any(columns.get("name") in names for columns in (change.old, change.new))
 
-    def _tell(self, *, blind: bool = False) -> None:
+    def _tell(self) -> None:
         for peer, end in self._ends.items():
-            path = Path.UNKNOWN if blind else self._path(end)
+            path = Path.UNKNOWN if self._blind else self._path(end)
             if self._told.get(peer) is not path:
                 self._told[peer] = path
                 self._emit(PathChanged(peer, path))
@@ -180,8 +186,8 @@ class OvsPaths:
                 self._problem = ""
             except DatabaseClosed:
                 return
-            except (DataPlaneError, AioOvsError) as error:
-                text = error.diagnostics() if isinstance(error, DataPlaneError) else str(error)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is said and tried again
+                text = _text(error)
                 if text != self._problem:
                     _log.error("the probe mesh is not as it should be", site=self._site, error=text)
                 self._problem = text
@@ -223,7 +229,7 @@ class OvsPaths:
                 raise DataPlaneError(f"port {end.interface} at site {self._site} is not ours", "rename or delete it")
         commands = [DropPort(database.api, name, self._cluster) for name in self._left_over()]
         commands += [PutGre(database.api, end) for end in self._ends.values()]
-        put_bridge = PutBridge(database.api, self._bridge, self._cluster, self._datapath_type())
+        put_bridge = PutBridge(database.api, self._bridge, self._cluster, await self._datapath_type())
         await database.transact(put_bridge, *commands, deadline_seconds=DEADLINE_SECONDS)
         for end in self._ends.values():
             interface = named(database, "Interface", end.interface)
@@ -245,12 +251,30 @@ class OvsPaths:
             and row["name"] not in wanted
         ]
 
-    def _datapath_type(self) -> str:
+    async def _datapath_type(self) -> str:
+        if not self._like:
+            return await self._underlay_datapath_type()
         for name in self._like:
             row = named(self._database, "Bridge", name)
             if row is not None:
                 return str(row["datapath_type"])
         raise DataPlaneError(
-            f"none of the bridges {', '.join(self._like) or '(none given)'} exists at site {self._site}",
+            f"none of the bridges {', '.join(self._like)} exists at site {self._site}",
             "create it: the probe bridge takes its datapath type",
         )
+
+    async def _underlay_datapath_type(self) -> str:
+        """A userspace tunnel leaves only through a userspace bridge that has the underlay address."""
+        device = await self._underlay_device() if self._underlay_device is not None else ""
+        port = named(self._database, "Port", device) if device else None
+        others = sorted(
+            (row for row in self._database.rows("Bridge") if row["name"] != self._bridge),
+            key=lambda row: (port is None or port.uuid not in row["ports"], row["name"]),
+        )
+        return str(others[0]["datapath_type"]) if others else "system"
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, DataPlaneError):
+        return error.diagnostics()
+    return str(error) if isinstance(error, AioOvsError | OSError) else repr(error)

@@ -1,4 +1,4 @@
-"""Client tunnel ends in one site's OVSDB, and the stamps that they follow (PROTOCOL, "Gateway transaction").
+"""Client tunnel ends in one site's OVSDB, and the stamps that they follow (PROTOCOL, "The switch").
 
 A stamp and the ports that it asks for are written in one transaction, whose first operation is the guard: the stamp
 must be the one that the decision was made on. It knows no rule about stamps or tunnels. Only rows of ours on bridges

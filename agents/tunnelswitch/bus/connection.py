@@ -17,7 +17,7 @@ from nats.errors import Error as NatsError
 
 from tunnelswitch.bus.access import ANONYMOUS, Access
 from tunnelswitch.bus.wire import WireClient, describe, publish_command
-from tunnelswitch.errors import BusError
+from tunnelswitch.errors import BusError, BusUnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -60,6 +60,7 @@ class Connection:
         preferred_url: the server beside this site; tried first, and gone back to.
         access: who we are, and whom we trust.
         on_state: called with the URL on connect and with None on loss.
+        awaited: somebody waits in `require` and is told there what is wrong; it is not logged as well.
 
     Raises:
         BusError: no URLs.
@@ -76,6 +77,7 @@ class Connection:
         no_echo: bool = False,
         on_state: Callable[[str | None], None] | None = None,
         timing: Timing = DEFAULT_TIMING,
+        awaited: bool = False,
     ) -> None:
         if not urls:
             raise BusError("no NATS server is named", "set cluster.nats_urls")
@@ -88,6 +90,7 @@ class Connection:
         self._no_echo = no_echo
         self._on_state = on_state
         self._timing = timing
+        self._awaited = awaited
         self._client: WireClient | None = None
         self._open: set[WireClient] = set()
         self._connected = asyncio.Event()
@@ -107,6 +110,19 @@ class Connection:
             await self._connected.wait()
             await asyncio.sleep(0)
         return client
+
+    async def require(self, limit_seconds: float) -> None:
+        """Wait until there is a client, for a person who waits too.
+
+        Raises:
+            BusUnreachableError: there is none in time; says what every server's error was.
+        """
+        try:
+            async with asyncio.timeout(limit_seconds):
+                await self.wait_connected()
+        except TimeoutError:
+            said = "; ".join(f"{url}: {self._errors.get(url, 'no answer yet')}" for url in self._urls)
+            raise BusUnreachableError(f"no NATS server lets us in ({said})", _remedy(self._errors.values())) from None
 
     async def start(self) -> None:
         """Begin to connect, and return at once."""
@@ -175,7 +191,7 @@ class Connection:
             client = await self._first_of(order)
             if client is not None:
                 return client
-            if not said:
+            if not said and not self._awaited:
                 said = True
                 self._log.error(
                     "no NATS server answers, trying for ever",

@@ -7,6 +7,8 @@ from tunnelswitch.config.model import Colo, Deployment, Exec, Service
 from tunnelswitch.config.problems import Problems, join_key, shown, suggestion
 
 DRIVERS = ("exec", "colo")
+# What the filter on one client port can tell apart; see adapters/client_packets.py.
+SERVICES_PER_GATEWAY_MAX = 100
 
 
 def check_services(deployment: Deployment, problems: Problems) -> None:
@@ -19,13 +21,14 @@ def check_services(deployment: Deployment, problems: Problems) -> None:
     _check_keys(deployment, problems)
     _check_membership(deployment, problems)
     _check_bridges(deployment, problems)
+    _check_gateways(deployment, problems)
 
 
 def _check_service(key: str, name: str, service: Service, problems: Problems) -> None:
     if not values.is_service_name(name):
         problems.add(key, "is not a service's name", values.SERVICE_RULE)
-    if not values.is_address(service.address):
-        problem = f"{shown(service.address)} is not an IP address"
+    if not values.is_ipv4(service.address):
+        problem = f"{shown(service.address)} is not an IPv4 address, and a gateway watches no other packets"
         problems.add(f"{key}.address", problem, "give the address that the clients talk to")
     if not values.is_device(service.bridge):
         remedy = "use at most 15 characters without blanks, / and :"
@@ -147,3 +150,12 @@ def _check_bridges(deployment: Deployment, problems: Problems) -> None:
                         f"{shown(service.bridge)} is not ours to use at site {site_name} (its bridges: {listed})",
                         f"add it to {join_key('sites', site_name)}.bridges, or name one of those",
                     )
+
+
+def _check_gateways(deployment: Deployment, problems: Problems) -> None:
+    """A gateway watches the packets of every service that it carries, with one filter."""
+    for name in deployment.sites:
+        carried = sum(len(group.services) for group in deployment.groups.values() if name in group.gateways)
+        if carried > SERVICES_PER_GATEWAY_MAX:
+            problem = f"is a gateway of {carried} services; one can watch the packets of {SERVICES_PER_GATEWAY_MAX}"
+            problems.add(join_key("sites", name), problem, "give some groups another gateway")

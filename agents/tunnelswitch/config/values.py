@@ -48,6 +48,11 @@ def is_address(text: str) -> bool:
     return True
 
 
+def is_ipv4(text: str) -> bool:
+    """An IPv4 address."""
+    return is_address(text) and ipaddress.ip_address(text).version == 4
+
+
 def is_usable_endpoint(text: str) -> bool:
     """An address that another machine can send to: neither wildcard, loopback nor multicast."""
     if not is_address(text):

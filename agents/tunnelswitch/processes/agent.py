@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from aioovs import Database
 from tunnelswitch.adapters.client_packets import ClientPackets
+from tunnelswitch.adapters.links import Links
 from tunnelswitch.adapters.ovs_paths import OvsPaths
 from tunnelswitch.adapters.ovs_tunnels import OvsTunnels
 from tunnelswitch.bus.speech import SERVER_HEARS, SITE_HEARS
@@ -43,24 +47,8 @@ async def run_agent(deployment: Deployment, site: str) -> None:
         allowed_bridges=frame.here.bridges,
         emit=frame.emit,
     )
-    on_database: list[Startable] = [tunnels]
-    addresses = deployment.addresses()
-    service_keys = frozenset(key for s in deployment.services.values() for key in (s.t2_key, s.t3_key))
-    on_database.append(
-        OvsPaths(
-            database,
-            cluster=deployment.cluster.name,
-            site=site,
-            peers={other: addresses[other] for other in others},
-            probe_bridge=frame.here.probe_bridge,
-            like_bridges=frame.here.bridges,
-            service_keys=service_keys,
-            interval_seconds=deployment.detection.interval_seconds,
-            multiplier=deployment.detection.multiplier,
-            widened=lambda peer: member.detector.multiplier(peer, deployment.detection.multiplier),
-            emit=frame.emit,
-        )
-    )
+    paths = _paths(frame, database, member, others)
+    frame.metrics.watch_probe_mesh(lambda: paths.problem)
     bus, epochs = frame.bus(SERVER_HEARS if hosted else SITE_HEARS), frame.epochs()
     frame.metrics.pull("bus_dropped_messages", lambda: bus.counts.dropped)
     frame.metrics.pull("stale_messages", lambda: member.stale_messages)
@@ -73,20 +61,60 @@ async def run_agent(deployment: Deployment, site: str) -> None:
             driver = make_driver(service, deployment.services[service], site, frame.emit, frame.metrics.driver_problem)
             drivers[service] = driver
             parts.append(driver)
-    if frame.here.client_port:
-        carried = [service.name for group in frame.groups if site in group.gateways for service in group.services]
-        services = {name: deployment.services[name].address for name in carried}
-        parts.append(ClientPackets(frame.here.client_port, site=site, services=services, emit=frame.emit))
+    packets = _client_packets(frame)
+    if packets is not None:
+        parts.append(packets)
 
-    def ready() -> str | None:
+    def ready() -> Iterator[str]:
         unread = [name for name in member.groups if name not in member.records]
-        return f"no record read yet for {', '.join(unread)}: has `tunnelswitch init` been run?" if unread else None
+        if unread:
+            yield f"no record read yet for {', '.join(unread)}: has `tunnelswitch init` been run?"
+        if paths.problem:
+            yield f"probe mesh: {paths.problem}"
+        if packets is not None and packets.problem:
+            yield packets.problem
 
     await frame.run(
         machine,
         Executor(bus, epochs, tunnels, drivers),
         parts=parts,
         database=database,
-        on_database=on_database,
+        on_database=(tunnels, paths),
         ready=ready,
     )
+
+
+def _paths(frame: Frame, database: Database, member: Member, others: tuple[str, ...]) -> OvsPaths:
+    deployment = frame.deployment
+    addresses, multiplier = deployment.addresses(), deployment.detection.multiplier
+    return OvsPaths(
+        database,
+        cluster=deployment.cluster.name,
+        site=frame.site,
+        peers={other: addresses[other] for other in others},
+        probe_bridge=frame.here.probe_bridge,
+        like_bridges=frame.here.bridges,
+        service_keys=frozenset(key for s in deployment.services.values() for key in (s.t2_key, s.t3_key)),
+        interval_seconds=deployment.detection.interval_seconds,
+        multiplier=multiplier,
+        widened=lambda peer: member.detector.multiplier(peer, multiplier),
+        underlay_device=lambda: _device_with(addresses[frame.site]),
+        emit=frame.emit,
+    )
+
+
+def _client_packets(frame: Frame) -> ClientPackets | None:
+    device, services = frame.here.client_port, frame.deployment.services
+    if not device:
+        return None
+    carried = [service.name for group in frame.groups if frame.site in group.gateways for service in group.services]
+    addresses = {name: services[name].address for name in carried}
+    packets = ClientPackets(device, site=frame.site, services=addresses, emit=frame.emit)
+    frame.metrics.watch_client_port(lambda: packets.problem)
+    frame.metrics.pull("client_packets_dropped", lambda: packets.dropped)
+    return packets
+
+
+async def _device_with(address: str) -> str:
+    async with Links() as links:
+        return await links.device_with(address)

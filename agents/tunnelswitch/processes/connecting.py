@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
@@ -11,7 +10,6 @@ from tunnelswitch.adapters.nats_bus import NatsBus
 from tunnelswitch.adapters.nats_epochs import NatsEpochs
 from tunnelswitch.bus.access import JETSTREAM_API, Access
 from tunnelswitch.config import Deployment
-from tunnelswitch.errors import BusUnreachableError
 from tunnelswitch.pki.identities import OPERATOR, OPERATOR_STORE, STORE_API, Identity
 from tunnelswitch.processes.parts import started
 
@@ -34,8 +32,10 @@ def access(deployment: Deployment, identity: Identity) -> Access:
     )
 
 
-def epoch_store(deployment: Deployment, identity: Identity, preferred_url: str | None = None) -> NatsEpochs:
-    """The deployment's epoch store, as `identity` may use it.
+def epoch_store(
+    deployment: Deployment, identity: Identity, preferred_url: str | None = None, *, awaited: bool = False
+) -> NatsEpochs:
+    """The deployment's epoch store, as `identity` may use it. `awaited`: a command's, see `NatsEpochs`.
 
     Raises:
         BusError: as `access`.
@@ -48,6 +48,7 @@ def epoch_store(deployment: Deployment, identity: Identity, preferred_url: str |
         servers=leading_order(deployment),
         preferred_url=preferred_url,
         access=access(deployment, identity),
+        awaited=awaited,
     )
 
 
@@ -59,8 +60,13 @@ def leading_order(deployment: Deployment) -> dict[str, str]:
 
 @contextlib.asynccontextmanager
 async def operator_epochs(deployment: Deployment) -> AsyncIterator[NatsEpochs]:
-    """The epoch store as a person at any site uses it."""
-    async with started(epoch_store(deployment, OPERATOR_STORE)) as epochs:
+    """The epoch store as a person at any site uses it, connected.
+
+    Raises:
+        BusUnreachableError: no server lets us in.
+    """
+    async with started(epoch_store(deployment, OPERATOR_STORE, awaited=True)) as epochs:
+        await epochs.require(OPERATOR_CONNECT_SECONDS)
         yield epochs
 
 
@@ -74,7 +80,6 @@ async def operator_bus(
         BusUnreachableError: no server lets us in.
     """
     cluster = deployment.cluster
-    connected = asyncio.Event()
     bus = NatsBus(
         cluster.nats_urls,
         cluster=cluster.name,
@@ -82,12 +87,8 @@ async def operator_bus(
         kinds=kinds,
         emit=emit,
         access=access(deployment, OPERATOR),
-        on_state=lambda url: connected.set() if url else None,
+        awaited=True,
     )
     async with started(bus):
-        try:
-            await asyncio.wait_for(connected.wait(), OPERATOR_CONNECT_SECONDS)
-        except TimeoutError:
-            remedy = "check cluster.nats_urls, the keys, and that nats-server runs"
-            raise BusUnreachableError("no NATS server lets us in", remedy) from None
+        await bus.require(OPERATOR_CONNECT_SECONDS)
         yield bus

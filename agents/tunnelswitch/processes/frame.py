@@ -171,14 +171,14 @@ class Frame:
         parts: Iterable[Startable],
         database: Database,
         on_database: Iterable[Startable] = (),
-        ready: Callable[[], str | None] = lambda: None,
+        ready: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         """Run until SIGTERM or SIGINT.
 
         Args:
             parts: started at once, closed in reverse order.
             on_database: started when OVSDB answers for the first time.
-            ready: what the machine still lacks, or None.
+            ready: what else is missing, one line each.
         """
         runtime = self.deployment.runtime
         realtime.prepare(priority=runtime.realtime_priority, lock_memory=runtime.lock_memory)
@@ -192,8 +192,7 @@ class Frame:
             loop.add_signal_handler(number, stopped.set)
 
         def reasons() -> list[str]:
-            lacking = ready()
-            return [*self.missing.values(), *([lacking] if lacking else [])]
+            return [*self.missing.values(), *ready()]
 
         address = self.here.agent_metrics if self.kind == "agent" else self.here.switcher_metrics
         async with contextlib.AsyncExitStack() as stack:

@@ -8,8 +8,7 @@ from tunnelswitch.config import Deployment
 from tunnelswitch.core.facts import GroupRecord, Reason
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.errors import CommitRefusedError
-from tunnelswitch.pki.identities import OPERATOR_STORE
-from tunnelswitch.processes.connecting import epoch_store
+from tunnelswitch.processes.connecting import operator_epochs
 
 STORE_DEADLINE_SECONDS = 20.0
 
@@ -18,14 +17,12 @@ async def run_init(deployment: Deployment, store_deadline_seconds: float = STORE
     """Create the epoch store and the missing records; returns per group whether its record was created now.
 
     Raises:
-        BusUnreachableError: no NATS server answers.
+        BusUnreachableError: no NATS server lets us in.
         EpochStoreError: JetStream did not do it in time.
     """
-    epochs = epoch_store(deployment, OPERATOR_STORE)
-    await epochs.start()
-    try:
+    created = {}
+    async with operator_epochs(deployment) as epochs:
         await epochs.ensure_bucket(store_deadline_seconds)
-        created = {}
         for group in deployment.core_groups():
             first = GroupRecord(
                 group=group.name,
@@ -45,6 +42,4 @@ async def run_init(deployment: Deployment, store_deadline_seconds: float = STORE
                 created[group.name] = False
             else:
                 created[group.name] = True
-        return created
-    finally:
-        await epochs.close()
+    return created

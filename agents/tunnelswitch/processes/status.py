@@ -59,11 +59,12 @@ class StatusReport(TypedDict):
 
 async def collect(deployment: Deployment) -> StatusReport:
     """Ask the epoch store and every process at the same time."""
-    epochs = epoch_store(deployment, VIEWER)
+    epochs = epoch_store(deployment, VIEWER, awaited=True)
     await epochs.start()
 
     async def record(group: str) -> tuple[str, GroupStatus]:
         try:
+            await epochs.require(READ_SECONDS)
             found, _ = await epochs.read(group, READ_SECONDS)
         except TunnelswitchError as error:
             return group, {"error": error.diagnostics()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tunnelswitch.adapters.ovs_tunnels import OvsTunnels
 from tunnelswitch.bus.speech import SWITCHER_HEARS
 from tunnelswitch.config import Deployment
@@ -41,12 +43,13 @@ async def run_switcher(deployment: Deployment, site: str) -> None:
     frame.metrics.pull("bus_dropped_messages", lambda: bus.counts.dropped)
     frame.metrics.pull("stale_messages", lambda: machine.stale_messages)
 
-    def ready() -> str | None:
+    def ready() -> Iterator[str]:
         unread = [decider.group.name for decider in deciders if decider.record is None]
         if unread:
-            return f"no record read yet for {', '.join(unread)}: has `tunnelswitch init` been run?"
+            yield f"no record read yet for {', '.join(unread)}: has `tunnelswitch init` been run?"
         unsettled = [d.group.name for d in deciders if d.record and not d.gate.settled(d.record.stamp)]
-        return f"tunnels do not follow the record yet for {', '.join(unsettled)}" if unsettled else None
+        if unsettled:
+            yield f"tunnels do not follow the record yet for {', '.join(unsettled)}"
 
     await frame.run(
         machine,

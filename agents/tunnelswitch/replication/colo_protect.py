@@ -100,21 +100,37 @@ class Protector:
         Raises:
             DriverError: QEMU did not answer.
         """
-        obstacle = ""
-        disks = qmp.unreplicated_disks(await self._ask(qmp.QUERY_BLOCK, self._limit))
-        if disks:
-            obstacle = f"writable disks that are not replicated: {', '.join(disks)}"
-            remedy = "make them read-only, remove them, or use QEMU's block replication"
-        elif self._machine.role == "standby" and not await self._is_muted():
-            obstacle = f"it has no object {self._options.mute_object}: as a standby it would talk to the network"
-            remedy = f"start it with -object filter-redirector,id={self._options.mute_object},... (docs/colo.md)"
-        self._machine.obstacle = obstacle
+        obstacle, remedy = await self._obstacle()
+        known, self._machine.obstacle = self._machine.obstacle, obstacle
         if obstacle:
-            self._count("refused")
-            self._log.error("not_protected", problem=obstacle, remedy=remedy)
-            self._changed()
+            self._not_before(RETRY_MAX_SECONDS)
+            if obstacle != known:
+                self._count("refused")
+                self._log.error("not_protected", problem=obstacle, remedy=remedy)
         elif self._machine.mode is Mode.PRIMARY:
             await self.set_interval(self._interval_ms)
+        if obstacle != known:
+            self._changed()
+
+    async def _obstacle(self) -> tuple[str, str]:
+        """Why it must not be protected, and what to do about it; empty if it may."""
+        version = qmp.version(await self._ask(qmp.QUERY_VERSION, self._limit))
+        if version < qmp.OLDEST_VERSION:
+            oldest = _dotted(qmp.OLDEST_VERSION)
+            return (
+                f"QEMU {_dotted(version)}; {oldest} or later is needed",
+                "start it with deploy/get-qemu (docs/colo.md)",
+            )
+        blocks = await self._ask(qmp.QUERY_BLOCK, self._limit)
+        disks = qmp.unreplicated_disks(blocks, await self._ask(qmp.QUERY_NODES, self._limit))
+        if disks:
+            problem = f"writable disks that are not replicated: {', '.join(disks)}"
+            return problem, "make them read-only, remove them, or use QEMU's block replication"
+        mute = self._options.mute_object
+        if self._machine.role == "standby" and not await self._is_muted():
+            problem = f"it has no object {mute}: as a standby it would talk to the network"
+            return problem, f"start it with -object filter-redirector,id={mute},... (docs/colo.md)"
+        return "", ""
 
     async def _is_muted(self) -> bool:
         return self._options.mute_object in qmp.object_names(await self._ask(qmp.LIST_OBJECTS, self._limit))
@@ -138,8 +154,9 @@ class Protector:
         """
         machine, now = self._machine, asyncio.get_running_loop().time()
         if machine.obstacle:
-            return
-        if machine.run_state == INCOMING and not machine.migration:
+            if now >= self._next_try_at:  # block replication may have begun
+                await self.settle()
+        elif machine.run_state == INCOMING and not machine.migration:
             await self._route_quickly()
             await self._ask(qmp.ENABLE, self._limit)
             await self._ask(qmp.listen_on(self._here.migration_address), self._limit)
@@ -274,3 +291,7 @@ class Protector:
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))

@@ -13,8 +13,11 @@ from enum import StrEnum
 from typing import Any
 
 STOP, RESUME, COLO_EXIT, MIGRATION = "STOP", "RESUME", "COLO_EXIT", "MIGRATION"
-# Block drivers under which QEMU itself keeps both copies of a disk alike (docs/block-replication.txt).
-REPLICATED_BLOCK_DRIVERS = ("quorum", "replication")
+# Older ones deadlock at the first checkpoint or corrupt memory.
+OLDEST_VERSION = (11, 1)
+# The block driver with which QEMU itself keeps both copies of a disk alike, and the one joining it to the local disk
+# (docs/block-replication.txt).
+REPLICATION, QUORUM = "replication", "quorum"
 
 
 class Mode(StrEnum):
@@ -34,11 +37,13 @@ class Command:
     oob: bool = False
 
 
+QUERY_VERSION = Command("query-version")
 QUERY_STATUS = Command("query-status")
 QUERY_COLO = Command("query-colo-status")
 QUERY_MIGRATE = Command("query-migrate")
 QUERY_PARAMETERS = Command("query-migrate-parameters")
 QUERY_BLOCK = Command("query-block")
+QUERY_NODES = Command("query-named-block-nodes", {"flat": True})
 LIST_OBJECTS = Command("qom-list", {"path": "/objects"})
 CANCEL = Command("migrate_cancel")
 # Cuts the checkpoints' connection: frees whoever waits for a peer that no longer speaks.
@@ -111,13 +116,26 @@ def object_names(reply: Any) -> frozenset[str]:
     return frozenset(str(entry.get("name")) for entry in reply) if isinstance(reply, list) else frozenset()
 
 
-def unreplicated_disks(reply: Any) -> list[str]:
-    """Disks that the machine may write and that no checkpoint carries, from `QUERY_BLOCK`."""
+def version(reply: Any) -> tuple[int, ...]:
+    """Major, minor and micro version, from `QUERY_VERSION`; zeros if it does not say."""
+    numbers = _table(_table(reply).get("qemu"))
+    found = [numbers.get(name) for name in ("major", "minor", "micro")]
+    return tuple(number if isinstance(number, int) else 0 for number in found)
+
+
+def unreplicated_disks(reply: Any, nodes: Any) -> list[str]:
+    """Disks that the machine may write and that no checkpoint carries, from `QUERY_BLOCK` and `QUERY_NODES`."""
+    drivers = {node.get("node-name"): node.get("drv") for node in _tables(nodes)}
     found = []
-    for entry in reply if isinstance(reply, list) else ():
-        medium = _table(entry).get("inserted")
-        if medium and not medium.get("ro") and medium.get("drv") not in REPLICATED_BLOCK_DRIVERS:
-            found.append(str(entry.get("device") or entry.get("qdev") or medium.get("node-name") or "?"))
+    for entry in _tables(reply):
+        medium = _table(entry.get("inserted"))
+        if not medium or medium.get("ro") or medium.get("drv") == REPLICATION:
+            continue
+        quorum = medium.get("drv") == QUORUM
+        children = (drivers.get(child.get("node-name")) for child in _tables(medium.get("children")))
+        if not (quorum and REPLICATION in children):
+            name = str(entry.get("device") or entry.get("qdev") or medium.get("node-name") or "?")
+            found.append(f"{name} ({QUORUM} without a {REPLICATION} child)" if quorum else name)
     return found
 
 
@@ -130,3 +148,7 @@ def event_seconds(event: Mapping[str, Any]) -> float:
 
 def _table(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _tables(value: Any) -> list[Mapping[str, Any]]:
+    return [_table(entry) for entry in value] if isinstance(value, list) else []

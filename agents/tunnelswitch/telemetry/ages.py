@@ -16,6 +16,7 @@ from tunnelswitch.telemetry.families import NAMESPACE
 PULLED = {
     "stale_messages": "Heartbeats dropped as old or repeated",
     "bus_dropped_messages": "Messages that could not be sent",
+    "client_packets_dropped": "Packets at the client port that were not read in time",
     "refused_actions": "Actions not started because too many were under way",
 }
 

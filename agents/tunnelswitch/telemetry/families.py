@@ -13,7 +13,10 @@ PAUSE_BUCKETS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 NAMESPACE = "tunnelswitch"
 
 BAD_MESSAGE_KINDS = ("not_json", "too_large", "version", "type", "invalid", "subject", "source")
-DRIVER_PROBLEM_KINDS = ("notice_invalid", "notice_too_large", "notice_flood", "status_failed", "health_failed")
+DRIVER_PROBLEM_KINDS = {
+    "exec": ("notice_invalid", "notice_too_large", "notice_flood", "status_failed", "health_failed"),
+    "colo": ("refused", "sync_failed", "peer_lost", "qmp_failed"),
+}
 
 
 class Families:
@@ -35,6 +38,9 @@ class Families:
         self.jitter = self._gauge("jitter_max_seconds", "Greatest RFC 3550 jitter around the last gap", "service")
         self.lost_packets = self._counter("lost_packets", "RTP packets lost in gaps", "service")
         self.unanswered = self._gauge("clients_unanswered_seconds", "How long clients have had no answer", "service")
+        self.client_port_unwatched = self._gauge(
+            "client_port_unwatched", "1 while the clients' packets cannot be watched"
+        )
 
         self.epoch = self._gauge("epoch", "Epoch of the highest record seen", "group")
         self.active_site = self._gauge("active_site", "1 at the site that serves", "group", "site")
@@ -74,10 +80,11 @@ class Families:
             "checkpoint_pause_seconds", "How long a checkpoint held the service", PAUSE_BUCKETS, "service"
         )
         self.checkpoint_bytes = self._counter("checkpoint_bytes", "Bytes of checkpoints", "service")
-        self.driver_problems = self._counter("driver_problems", "Bad notices, status or health answers", "kind")
+        self.driver_problems = self._counter("driver_problems", "What went wrong between a driver and its copy", "kind")
 
         self.path_up = self._gauge("path_up", "1 while BFD says that the path is up", "site")
         self.path_downs = self._counter("path_downs", "Times that BFD took the path for down", "site")
+        self.probe_mesh_wrong = self._gauge("probe_mesh_wrong", "1 while the probe tunnels are not as they should be")
         self.bus_connections = self._counter("bus_connections", "Connections to NATS that were made")
         self.bus_connected = self._gauge("bus_connected", "1 while connected to NATS")
         self.ovsdb_connected = self._gauge("ovsdb_connected", "1 while OVSDB answers")

@@ -20,9 +20,10 @@ def initialise(families: Families, deployment: Deployment, site: str, process: s
     families.build_info.labels(version("tunnelswitch"), site, process).set(1)
     for kind in BAD_MESSAGE_KINDS:
         families.bad_messages.labels(kind)
-    for kind in DRIVER_PROBLEM_KINDS:
-        families.driver_problems.labels(kind)
     if process == "agent":
+        for service in deployment.services_at(site):
+            for kind in DRIVER_PROBLEM_KINDS[deployment.services[service].driver]:
+                families.driver_problems.labels(kind)
         for other in deployment.sites:
             if other != site:
                 families.path_downs.labels(other)

@@ -124,6 +124,14 @@ class Metrics:
         """Ask at every scrape whether OVSDB answers."""
         self.families.ovsdb_connected.set_function(lambda: float(connected()))
 
+    def watch_probe_mesh(self, problem: Callable[[], str]) -> None:
+        """Ask at every scrape what is wrong with the probe mesh; empty: nothing."""
+        self.families.probe_mesh_wrong.set_function(lambda: float(bool(problem())))
+
+    def watch_client_port(self, problem: Callable[[], str]) -> None:
+        """Ask at every scrape why the clients' packets are not watched; empty: they are."""
+        self.families.client_port_unwatched.set_function(lambda: float(bool(problem())))
+
     def pull(self, name: str, source: Callable[[], int]) -> None:
         """Read a counter from its owner at every scrape; `name` is one of `ages.PULLED`."""
         if name not in PULLED:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tunnelswitch_lab.bench import report
 from tunnelswitch_lab.bench.bfd_group import BfdGroup
 from tunnelswitch_lab.bench.keepalived import Keepalived
 from tunnelswitch_lab.bench.ours import Ours
-from tunnelswitch_lab.bench.series import Cell, cells_of, interleaved, phases
+from tunnelswitch_lab.bench.series import Cell, cells_of, interleaved, is_judged, phases
 from tunnelswitch_lab.bench.systems import System, label
 from tunnelswitch_lab.experiment import ANSWER_SECONDS, Progress, observe, say
 from tunnelswitch_lab.measure.environment import describe_environment
@@ -68,7 +68,7 @@ def chosen_systems(only: Sequence[str]) -> list[System]:
 async def run_bench(options: BenchOptions, progress: Progress = say) -> dict[str, Any]:
     """Measure, write everything below `options.out`, print the table; returns the content of summary.json.
 
-    Raises LabError when the lab cannot be built, or when a judged ratio is missed (the results are written then).
+    Raises LabError when the lab cannot be built, or when `failed` says why (the results are written then).
     """
     cells = cells_of(chosen_systems(options.only))
     options.out.mkdir(parents=True, exist_ok=True)
@@ -88,10 +88,23 @@ async def run_bench(options: BenchOptions, progress: Progress = say) -> dict[str
     summary = report.summarise(cells, environment)
     report.write(options.out, summary)
     report.show(summary, Console())
-    missed = [r for r in summary["ratios"] if r["at_most"] and r["ratio"] > r["at_most"]]
-    if missed:
-        raise LabError(f"{missed[0]['ratio']:g} times {missed[0]['to']} at host loss; at most {missed[0]['at_most']:g}")
+    if (why := failed(summary)) is not None:
+        raise LabError(why)
     return summary
+
+
+def failed(summary: Mapping[str, Any]) -> str | None:
+    """Why the content of a summary.json is no success, or None. A figure that is missing is not a good one."""
+    for cell in summary["cells"]:
+        if not cell["runs"]:
+            why = cell["problems"][0] if cell["problems"] else "none was begun"
+            return f"{cell['system']}@{cell['interval_ms']:g} {cell['fault']} has no run: {why}"
+    for ratio in summary["ratios"]:
+        if ratio["at_most"] and ratio["ratio"] > ratio["at_most"]:
+            return f"{ratio['ratio']:g} times {ratio['to']} at host loss; at most {ratio['at_most']:g}"
+    if is_judged(summary["cells"]) and not any(ratio["at_most"] for ratio in summary["ratios"]):
+        return "the judged ratio could not be worked out: one of its two medians is missing or zero"
+    return None
 
 
 async def _one(bed: Testbed, cell: Cell, place: Path) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 from tunnelswitch_lab.bench.systems import System, label
 
-AT_MOST = 1.5  # times keepalived's gap, at equal intervals and host loss
+JUDGED = ("host-loss", 10, "keepalived")  # fault, interval in ms, peer
+AT_MOST = 1.5  # times the peer's gap there
 PHASES = ("detect", "decide and commit", "switch", "apply", "first packet")
 
 
@@ -91,6 +92,13 @@ def budget(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: round(median(values), 6) for name, values in found.items() if values}
 
 
+def is_judged(cells: Iterable[Mapping[str, Any]]) -> bool:
+    """Were both cells of the judged ratio measured? `cells` as in summary.json."""
+    fault, interval_ms, peer = JUDGED
+    systems = {cell["system"] for cell in cells if (cell["fault"], cell["interval_ms"]) == (fault, interval_ms)}
+    return {"tunnelswitch", peer} <= systems
+
+
 def ratios(cells: Iterable[Cell], of: str, to: str) -> list[dict[str, Any]]:
     """Our medians over the peer's, wherever both measured the same fault at the same interval."""
     medians = {(c.system.name, c.fault, c.system.interval_ms): spread(c.gaps)["median"] for c in cells}
@@ -98,7 +106,7 @@ def ratios(cells: Iterable[Cell], of: str, to: str) -> list[dict[str, Any]]:
     for (name, fault, interval_ms), ours in medians.items():
         theirs = medians.get((to, fault, interval_ms))
         if name == of and ours is not None and theirs:
-            judged = AT_MOST if fault == "host-loss" and interval_ms == 10 and to == "keepalived" else None
+            judged = AT_MOST if (fault, interval_ms, to) == JUDGED else None
             ratio = round(ours / theirs, 3)
             found.append(
                 {"of": of, "to": to, "fault": fault, "interval_ms": interval_ms, "ratio": ratio, "at_most": judged}

@@ -54,6 +54,14 @@ def qemu_command() -> list[str]:
     return shlex.split(_get("qemu"))
 
 
+def qemu_version() -> str | None:
+    """That QEMU's version; None while there is none here. Fetches nothing."""
+    try:
+        return _get("version") or None
+    except LabError:
+        return None
+
+
 def image() -> Image:
     """The guest's image, made now if it is not there. Raises LabError."""
     sources = b"".join((HERE / name).read_bytes() for name in ("init", "service.c", "image.py", "archive.py"))

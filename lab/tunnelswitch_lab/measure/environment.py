@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tunnelswitch_lab.guest.image import qemu_version
+
 
 def describe_environment() -> dict[str, Any]:
     """Kernel, processor, cores, versions and load of this machine, now. What cannot be found out is None."""
@@ -28,6 +30,7 @@ def describe_environment() -> dict[str, Any]:
             "tunnelswitch": _package("tunnelswitch"),
             "python": platform.python_version(),
             "openvswitch": _tool("ovs-vswitchd", "--version"),
+            "qemu": qemu_version(),
             "nats_server": _tool("nats-server", "--version"),
             "nats_py": _package("nats-py"),
             "ovs_python": _package("ovs"),

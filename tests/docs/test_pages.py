@@ -1,0 +1,38 @@
+"""The pages for people: every link leads to a file, nothing was left to be filled in, and what they name is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "bus_schemas/README.md")
+PAGES = sorted([*(ROOT / name for name in NAMES), *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"\]\(<?([^)<>\s]+)>?(?: \"[^\"]*\")?\)")
+PLACEHOLDER = re.compile(r"@@[^@\s]+@@|\b(?:FIGURES|TODO|FIXME|TBD)\b")
+
+
+def prose(page: Path) -> str:
+    """A page without its code."""
+    text = page.read_text(encoding="utf-8")
+    return re.sub(r"(?ms)^ {0,3}```.*?^ {0,3}```|`[^`\n]*`", "", text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere_and_nothing_is_left_to_be_filled_in(page: Path) -> None:
+    text = prose(page)
+    targets = [target for target in LINK.findall(text) if not re.match(r"[a-z]+:", target)]
+    broken = [target for target in targets if not (page.parent / target.partition("#")[0]).exists()]
+    assert broken == []
+    assert PLACEHOLDER.findall(page.read_text(encoding="utf-8")) == []
+
+
+def test_the_units_and_the_page_about_them_know_each_other() -> None:
+    section = (ROOT / "docs/configuration.md").read_text(encoding="utf-8").partition("\n## Under systemd\n")[2]
+    units = sorted((ROOT / "deploy/systemd").iterdir())
+    assert len(units) == 3
+    for unit in units:
+        assert f"`{unit.name.replace('@', '@SITE')}`" in section
+        assert 'docs/configuration.md, "Under systemd"' in unit.read_text(encoding="utf-8")
