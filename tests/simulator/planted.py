@@ -115,10 +115,17 @@ def _touched_by_hearing(self: Member, voter: str, now: float) -> float:
     return now if peer is not None and (peer.bus is Bus.ALIVE or peer.path is Path.UP) else peer.up_until  # type: ignore[union-attr]
 
 
+@plant("an isolated active does not close itself")
+def _never_closed() -> Iterator[None]:
+    """Nor does its watchdog see to it."""
+    unfenced = patch.object(HostedGroup, "_check_isolation", lambda *_: None)
+    with unfenced, patch.object(HostedGroup, "fit", lambda *_: True):
+        yield
+
+
 replaced("a copy is exposed on commit, with several gateways", HostedGroup, "_may_expose", lambda *_: True)
 replaced("one gateway's word is certificate enough", Certificate, "of", _one_gateway_is_enough)
 replaced("the fence time is only the detection time", Certificate, "_fence_time_passed", _x_is_detection)
-replaced("an isolated active does not close itself", HostedGroup, "_check_isolation", lambda *_: None)
 replaced("isolation counts from when it is missed", HostedGroup, "_check_isolation", _time_since_start)
 replaced("a fence that unlatches when voters are back", HostedGroup, "_check_isolation", _unlatching)
 replaced("who is heard counts as being in touch", Member, "in_touch_at", _touched_by_hearing)

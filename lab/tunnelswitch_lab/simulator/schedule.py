@@ -87,7 +87,10 @@ def _draw_setup(random_: random.Random) -> Setup:
         hysteresis_seconds=random_.choice((0.5, 2.0)),
     )
     interval = random_.choices((0.25, 0.1), (12, 1))[0]
-    timing = Timing(interval, 2 * interval, random_.choice((2.0, 4.0)) * 2 * interval, 0.4)
+    window, fence_windows = 2 * interval, random_.choice((2.0, 4.0))
+    # Where windows may not widen far, what waits for the fence waits less, and more of it fits into a story.
+    ceiling = 1.25 * window if fence_windows < 4 else None
+    timing = Timing(interval, window, fence_windows * window, 0.4, ceiling)
     delays = Delays(
         bus=random_.choice((0.001, 0.01)),
         store=random_.choice((0.003, 0.03)),
