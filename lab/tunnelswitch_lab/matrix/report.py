@@ -48,6 +48,7 @@ def _fault(outcome: Outcome) -> dict[str, Any]:
         "does": case.does,
         "expected": {
             "verdict": case.expected.verdict.value,
+            "another_verdict": case.expected.another.value if case.expected.another else None,
             "copies": list(case.expected.copies),
             "clients": case.expected.clients.value,
             "says": case.expected.says,
