@@ -133,6 +133,14 @@ def test_another_reason_fails(tmp_path: Path) -> None:
     assert problems == ["verdict cut-off, expected proof"]
 
 
+def test_another_reason_that_is_as_good_passes(tmp_path: Path) -> None:
+    either = replace(MOVED, another=Verdict.CUT_OFF)
+    assert judged(tmp_path, either, *FAILOVER, moves=(Move(2, "secondary", "cut_off"),)).problems == []
+    assert judged(tmp_path, either, *FAILOVER, moves=(Move(2, "secondary", "suspicion"),)).problems == [
+        "verdict suspicion, expected proof or cut-off"
+    ]
+
+
 def test_silence_fails_unless_nobody_is_left_who_may_serve(tmp_path: Path) -> None:
     silent = (Stretch(OLD, BEGIN_MS, 0),)
     interrupted, unserved = Expected(clients=Clients.INTERRUPTED), Expected(clients=Clients.UNSERVED)

@@ -24,13 +24,15 @@ class Clients(StrEnum):
 
 @dataclass(frozen=True)
 class Expected:
-    """What must follow from a fault. `copies` are the sites whose copies answer, in order; `says` is a regular
-    expression that must be found in what the programs log or tell the bus after the fault, if it is not empty."""
+    """What must follow from a fault. `another` verdict is as good as the first, where two kinds of evidence race.
+    `copies` are the sites whose copies answer, in order; `says` is a regular expression that must be found in what the
+    programs log or tell the bus after the fault, if it is not empty."""
 
     verdict: Verdict = Verdict.NONE
     copies: tuple[str, ...] = STAYS
     clients: Clients = Clients.UNAWARE
     says: str = ""
+    another: Verdict | None = None
 
 
 @dataclass(frozen=True)
@@ -43,5 +45,5 @@ class Case:
     steps: tuple[Step, ...]
     expected: Expected = Expected()
     prepare: tuple[Step, ...] = ()
-    settle_seconds: float = 2.5
+    settle_seconds: float = 2.0
     hurts_bus: bool = False

@@ -12,9 +12,8 @@ from tunnelswitch_lab.options import LabError
 
 SHORT = (
     "service-primary-hangs",
-    "primary-cannot-receive",
+    "primary-cannot-send",
     "vswitchd-primary-hangs",
-    "nats-majority-killed",
     "stale-switcher-wakes",
     "ovsdb-restored",
     "host-loss-and-switcher-killed",

@@ -19,6 +19,8 @@ from tunnelswitch_lab.matrix.steps import Stage
 
 _DISK_BYTES = 16 << 20
 _WAIT_SECONDS = 10.0
+_NOTICE_SECONDS = 20.0  # what was begun before the disk was full has room for some kilobytes more
+_NODE_STARTS, _NODE_GIVES_UP = "Starting nats-server", "JetStream out of resources, will be DISABLED"
 _TOOL_SECONDS = 5.0
 _BLOCK = bytes(1 << 16)
 # A mount namespace of its own, that lives as long as this process: nothing is left to unmount.
@@ -76,6 +78,25 @@ class Fill:
 
     def __str__(self) -> str:
         return f"the disk of nats-{self.site} is full"
+
+
+@dataclass(frozen=True)
+class UntilDisabled:
+    """Wait until a node has noticed: its first write that finds no room ends JetStream there until it is restarted."""
+
+    site: str
+
+    async def act(self, stage: Stage) -> None:
+        log = Path(stage.bed.find(f"nats-{self.site}").log)
+
+        async def noticed() -> bool:
+            said = await asyncio.to_thread(log.read_text, errors="replace")
+            return _NODE_GIVES_UP in said.rpartition(_NODE_STARTS)[2]
+
+        await netns.wait_for(noticed, f"nats-{self.site} without room", _NOTICE_SECONDS)
+
+    def __str__(self) -> str:
+        return f"until nats-{self.site} has given JetStream up"
 
 
 @dataclass(frozen=True)

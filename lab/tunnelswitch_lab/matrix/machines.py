@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tunnelswitch_lab import layout as names
-from tunnelswitch_lab.matrix.cases import PRIMARY, SECONDARY, Case, Clients, Expected
+from tunnelswitch_lab.matrix.cases import SECONDARY, Case, Clients, Expected
 from tunnelswitch_lab.matrix.machine import (
     Backup,
     Busy,
@@ -14,8 +14,9 @@ from tunnelswitch_lab.matrix.machine import (
     Restore,
     SetClocks,
     SmallDisk,
+    UntilDisabled,
 )
-from tunnelswitch_lab.matrix.processes import OUTAGE, PROVEN, UNAWARE
+from tunnelswitch_lab.matrix.processes import OUTAGE, PROVEN
 from tunnelswitch_lab.matrix.steps import Inject, Kill, Start, UntilAnswered, Wait
 
 _GATEWAY = names.GATEWAY
@@ -27,8 +28,8 @@ def _disks() -> list[Case]:
     return [
         Case(
             "disk-full-one-node",
-            "fills the disk below one NATS node's store, and crashes the service 2 s later",
-            (Fill(SECONDARY), Wait(2.0), crash),
+            "fills the disk below one NATS node's store, and crashes the service when the node has given up",
+            (Fill(SECONDARY), UntilDisabled(SECONDARY), crash),
             PROVEN,
             prepare=(SmallDisk(SECONDARY),),
             hurts_bus=True,
@@ -39,7 +40,7 @@ def _disks() -> list[Case]:
             "room again and the nodes are restarted",
             (
                 *(Fill(site) for site in two),
-                Wait(2.0),
+                *(UntilDisabled(site) for site in two),
                 crash,
                 Wait(2.0),
                 *(Free(site) for site in two),
@@ -97,12 +98,6 @@ def _scarcity() -> list[Case]:
         ),
         Case(
             "no-descriptors",
-            "takes from the primary's agent every free file descriptor for 3 s",
-            (NoDescriptors(f"agent-{PRIMARY}"), Wait(3.0), NoDescriptors(f"agent-{PRIMARY}", lift=True)),
-            UNAWARE,
-        ),
-        Case(
-            "no-descriptors-to-promote",
             "crashes the service while the secondary's agent cannot start a hook; 3 s later it can again",
             (
                 NoDescriptors(agent),

@@ -6,7 +6,6 @@ from tunnelswitch_lab import layout as names
 from tunnelswitch_lab.faults import Verdict
 from tunnelswitch_lab.matrix.cases import MOVES, PRIMARY, SECONDARY, Case, Clients, Expected
 from tunnelswitch_lab.matrix.steps import (
-    SECOND_SWITCHER,
     Continue,
     Inject,
     Kill,
@@ -150,13 +149,6 @@ def _switchers() -> list[Case]:
             "stops the only switcher, crashes the service, and wakes it 2 s later: it decides on what is so then",
             (Stop(switcher), Wait(0.5), Inject("service-crash"), Wait(2.0), Continue(switcher)),
             PROVEN,
-        ),
-        Case(
-            "second-switcher-killed",
-            "kills one of two switchers just after the service has crashed",
-            (Inject("service-crash"), Wait(0.004), Kill(SECOND_SWITCHER)),
-            PROVEN,
-            prepare=second,
         ),
     ]
 

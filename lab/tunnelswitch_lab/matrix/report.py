@@ -48,6 +48,7 @@ def _fault(outcome: Outcome) -> dict[str, Any]:
         "does": case.does,
         "expected": {
             "verdict": case.expected.verdict.value,
+            "another_verdict": case.expected.another.value if case.expected.another else None,
             "copies": list(case.expected.copies),
             "clients": case.expected.clients.value,
             "says": case.expected.says,
@@ -96,7 +97,7 @@ def show(summary: dict[str, Any], console: Console) -> None:
     """Print the table, what is wrong below it, and the count."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for column in ("fault", "verdict", "served by"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")  # names are to be copied: never cut them
     for column in ("epochs", "down\nms", "call\nlost"):
         table.add_column(column, justify="right")
     table.add_column("")

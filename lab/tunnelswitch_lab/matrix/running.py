@@ -12,7 +12,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,16 +142,12 @@ async def _run_until_judged(
             place.mkdir(exist_ok=True)
             directory.rename(place / case.name.replace(":", "-"))
         shutil.rmtree(directory, ignore_errors=True)
-        return _timed(outcome, time.monotonic() - started_at)
+        return replace(outcome, seconds=time.monotonic() - started_at)
     return _undone(case, f"the group moved {_ATTEMPTS} times before the fault, last: {unprovoked[-1]}")
 
 
 def _undone(case: Case, problem: str) -> Outcome:
     return Outcome(case, Judgement("-", [], 0.0, 0, [f"could not be carried out: {problem}"]), [], [], 0.0)
-
-
-def _timed(outcome: Outcome, seconds: float) -> Outcome:
-    return Outcome(outcome.case, outcome.judgement, outcome.epochs, outcome.acts, seconds)
 
 
 async def _start_over(bed: Testbed, *, fresh_bus: bool) -> None:
@@ -225,7 +221,9 @@ def _judge(
     moved = moved_before(events, fault_at, PRIMARY)
     if moved is not None:
         raise UnprovokedMoveError(moved)
-    said = "\n".join(f"{event.kind} {event.data}" for event in events if event.kind == "decision")
+    said = "\n".join(
+        f"{event.kind} {event.data}" for event in events if event.kind == "decision" and event.received_at >= fault_at
+    )
     seen = Seen(
         exchange=read_exchange(directory, SERVICE, fault_at),
         observed_seconds=observed_seconds,
