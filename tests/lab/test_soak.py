@@ -16,7 +16,7 @@ from tunnelswitch_lab.soak.report import lines
 from tunnelswitch_lab.soak.run import problems
 from tunnelswitch_lab.soak.watch import Watch, parse
 
-SECONDS = 12
+SECONDS = 8
 
 TEXT = """# HELP tunnelswitch_epoch Epoch
 # TYPE tunnelswitch_epoch gauge

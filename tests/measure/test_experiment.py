@@ -11,18 +11,20 @@ from tunnelswitch_lab import teardown
 from tunnelswitch_lab.experiment import run_experiment
 from tunnelswitch_lab.layout import Layout
 from tunnelswitch_lab.measure.tshark import rtp_streams
-from tunnelswitch_lab.options import LabError, LabOptions, RunOptions
+from tunnelswitch_lab.options import CHECKPOINT_INTERVALS_MS, WORKLOADS, LabError, LabOptions, RunOptions
 from tunnelswitch_lab.recording import SERVICE
 
 
-def lab(interval_seconds: float = 0.02) -> LabOptions:
-    return LabOptions(name=f"x{os.getpid()}", interval_seconds=interval_seconds, multiplier=3)
+def lab(workload: str = "process") -> LabOptions:
+    interval_ms = CHECKPOINT_INTERVALS_MS[workload]
+    return LabOptions(f"x{os.getpid()}", 0.02, 3, workload=workload, checkpoint_interval_ms=interval_ms)
 
 
 @pytest.mark.lab
-@pytest.mark.timeout(180)
-async def test_a_crashed_service_comes_back_elsewhere_and_all_figures_agree(tmp_path: Path) -> None:
-    options = RunOptions(lab=lab(), fault="service-crash", out=tmp_path)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("workload", WORKLOADS)
+async def test_a_crashed_service_comes_back_elsewhere_and_all_figures_agree(workload: str, tmp_path: Path) -> None:
+    options = RunOptions(lab=lab(workload), fault="service-crash", out=tmp_path)
     said: list[str] = []
     summary = await run_experiment(options, said.append)
     [run] = summary["runs"]

@@ -3,13 +3,14 @@
     python tests/simulator/found.py [NAME ...]      searches again for these, or for all
     python tests/simulator/found.py --table         only writes the table
 
-A search takes the first seeds in order, until one breaks a rule.
+A search takes the seeds that found something the last time, then all in order, until one breaks a rule.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,8 +29,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "simulator.md"
 BEGIN, END = "<!-- generated: planted bugs -->", "<!-- end of generated -->"
 
 
-def search(name: str, seeds: range = range(SEEDS_MAX)) -> dict[str, object] | None:
-    """The first seed that finds the bug, and the rule that it breaks."""
+def search(name: str, seeds: Iterable[int] = range(SEEDS_MAX)) -> dict[str, object] | None:
+    """The first of the seeds that finds the bug, and the rule that it breaks."""
     with unlogged(), PLANTED[name]():
         for seed in seeds:
             violation = play(draw(seed))
@@ -42,6 +43,11 @@ def read() -> dict[str, dict[str, object]]:
     """By name of the bug: seed, rule, what."""
     loaded: dict[str, dict[str, object]] = json.loads(FOUND.read_text()) if FOUND.exists() else {}
     return loaded
+
+
+def _search_all(name: str) -> dict[str, object] | None:
+    known = sorted({int(str(result["seed"])) for result in read().values()})
+    return search(name, known) or search(name)
 
 
 def table() -> str:
@@ -61,7 +67,7 @@ def main(names: list[str]) -> int:
     found = {} if not names else read()
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         chosen = names or list(PLANTED)
-        for name, result in zip(chosen, pool.map(search, chosen), strict=True):
+        for name, result in zip(chosen, pool.map(_search_all, chosen), strict=True):
             said = f"{result['rule']} by seed {result['seed']}" if result else "NOT FOUND"
             sys.stdout.write(f"{name}: {said}\n")
             found.pop(name, None)

@@ -25,6 +25,7 @@ from tunnelswitch.core.hosting import HostedGroup
 from tunnelswitch.core.keeping import RecordKeeper
 from tunnelswitch.core.member import Member
 from tunnelswitch.core.stamp import Stamp
+from tunnelswitch_lab.simulator.switches import Switch
 
 Plant = Callable[[], contextlib.AbstractContextManager[Any]]
 PLANTED: dict[str, Plant] = {**PARTS, **SITES}
@@ -60,7 +61,18 @@ def _saw_once(self: Gate, seen: Any, saw: Any = Gate.saw) -> None:
 
 replaced("a failed guard is taken as final", Gate, "conflicted", _final)
 replaced("reconciling trusts memory over OVSDB", Gate, "saw", _saw_once)
-replaced("a higher stamp in OVSDB does not fence", Gate, "fenced", property(lambda self: False))
+
+
+@plant("a higher stamp in OVSDB does not fence")
+def _no_fence() -> Iterator[None]:
+    """Neither the decision nor the adapter looks."""
+    with (
+        patch.object(Gate, "fenced", property(lambda self: False)),
+        patch.object(Switch, "_is_older", lambda *_: False),
+    ):
+        yield
+
+
 replaced(
     "the tunnel is added and the other one stays",
     topology,

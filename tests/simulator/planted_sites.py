@@ -15,14 +15,7 @@ from tunnelswitch.core.facts import MoveRequest, Reason
 from tunnelswitch.core.following import Follower
 from tunnelswitch.core.gate import Gate
 from tunnelswitch.core.member import Member
-from tunnelswitch.core.quorum import quorum
 from tunnelswitch_lab.simulator.switches import Switch
-
-
-def _held_by_many(self: Certificate, record: Any) -> bool:
-    """Whether anybody holds a higher stamp is not looked at."""
-    holders = {site for site, mark in self._marks.items() if mark == record.stamp} | {self._member.site}
-    return len(holders.intersection(record.voters)) >= quorum(len(record.voters))
 
 
 def _seen_removed(self: Gate, now: float, real: Any = Gate.step) -> Any:
@@ -64,7 +57,6 @@ def _telling_memory(self: Member, now: float, real: Any = Member._heartbeat) -> 
 
 SITES: dict[str, Callable[[], Any]] = {
     "exposed before a quorum holds the decision": lambda: patch.object(Certificate, "is_marked", lambda *_: True),
-    "a higher mark does not hold anybody back": lambda: patch.object(Certificate, "is_marked", _held_by_many),
     "a mark is told before it is durable": lambda: patch.object(Member, "_heartbeat", _telling_memory),
     "only the switcher applies": lambda: patch.object(Follower, "act", lambda *_: None),
     "only what was seen is removed": lambda: patch.object(Gate, "step", _seen_removed),

@@ -26,7 +26,7 @@ from tunnelswitch.replication.runs import WatchedRun
 from tunnelswitch.replication.watching import wait_for
 
 QUIT_SECONDS = 0.3
-_SERVES_POLL_SECONDS = 0.005
+_SERVES_POLL_SECONDS = 0.001
 
 
 def _ignore(kind: str) -> None:
@@ -105,8 +105,11 @@ class ColoDriver:
             if isinstance(answer, BaseException) and not isinstance(answer, RefusedError):
                 raise answer  # what is refused was done before; whether it serves is seen below
         while not running.ended.is_set():
-            mode = qmp.mode(await self._watch.ask(qmp.QUERY_COLO, limit_at - now()))
-            state = qmp.run_state(await self._watch.ask(qmp.QUERY_STATUS, limit_at - now()))
+            left = limit_at - now()
+            colo, status = await asyncio.gather(
+                self._watch.ask(qmp.QUERY_COLO, left), self._watch.ask(qmp.QUERY_STATUS, left)
+            )
+            mode, state = qmp.mode(colo), qmp.run_state(status)
             if mode is Mode.NONE and state == RUNNING:
                 return
             if mode is Mode.NONE and state == HALTED:

@@ -81,7 +81,9 @@ class Families:
         )
         self.checkpoint_bytes = self._counter("checkpoint_bytes", "Bytes of checkpoints", "service")
         self.driver_problems = self._counter("driver_problems", "What went wrong between a driver and its copy", "kind")
+        self._of_every_process()
 
+    def _of_every_process(self) -> None:
         self.path_up = self._gauge("path_up", "1 while BFD says that the path is up", "site")
         self.path_downs = self._counter("path_downs", "Times that BFD took the path for down", "site")
         self.probe_mesh_wrong = self._gauge("probe_mesh_wrong", "1 while the probe tunnels are not as they should be")

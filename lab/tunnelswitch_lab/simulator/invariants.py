@@ -86,6 +86,11 @@ class Judge:
         self.committed_at = self.world.now
         self.served_since_commit = {one.site for one in self.world.reached}
 
+    def booted(self, site: str) -> None:
+        """A site's Open vSwitch has just been started."""
+        followed = self.world.switches[site].followed
+        self._apply("I1 dark after a boot", f"{site} comes up with {', '.join(followed)}" if followed else None)
+
     def opens_anew(self, taken: Taken) -> bool:
         """Did a server open its gate just now, on a decision in force, with several gateways (only then is the way of
         the old copy's clients a matter of its own)? Putting back what somebody removed by hand opens nothing anew, and

@@ -87,7 +87,7 @@ class Switch:
         submitted_at = clock.local()
         if not self.up:
             answer.set(SwitchFailed(action.group, "OVSDB is gone"))
-        elif action.expected is not None and action.stamp < action.expected:
+        elif self._is_older(action):
             answer.set(SwitchFailed(action.group, f"{action.stamp} is older than {action.expected}"))
         else:
             session.lands_at = max(session.lands_at, self._timeline.now + self.commit_seconds)
@@ -97,6 +97,10 @@ class Switch:
             late = SwitchFailed(action.group, "no answer in time")
             self._timeline.after(action.deadline_seconds, answer.set, late)
         return answer
+
+    @staticmethod
+    def _is_older(action: ApplyTunnels) -> bool:
+        return action.expected is not None and action.stamp < action.expected
 
     def _take(
         self, action: ApplyTunnels, answer: Answer[Result], clock: Clock, submitted_at: float, life: int, sent_at: float

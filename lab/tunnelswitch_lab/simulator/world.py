@@ -22,6 +22,7 @@ from tunnelswitch.core.server import ServerAgent
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.core.switcher import Switcher
 from tunnelswitch_lab.simulator.bus import SimulatedBus
+from tunnelswitch_lab.simulator.bystanders import Clients, Watchdogs
 from tunnelswitch_lab.simulator.fabric import Fabric, Reached
 from tunnelswitch_lab.simulator.hypervisor import Copy, Hypervisor
 from tunnelswitch_lab.simulator.invariants import REFUSALS, Judge
@@ -35,9 +36,6 @@ from tunnelswitch_lab.simulator.timeline import START_SECONDS, Timeline
 
 CHECKPOINTS_LOST_SECONDS = 0.4
 RESYNC_SECONDS = 0.7
-WATCHDOG_SECONDS = 0.4
-WATCHDOG_LOOK_SECONDS = 0.1
-REBOOT_SECONDS = 1.0
 Told = Callable[[float, str, object], None]
 
 
@@ -83,18 +81,15 @@ class World:
         self.gone: set[str] = set()
         self.started_at: dict[str, float] = {}
         self._starts = 0
-        self._unanswered_since: dict[tuple[str, str], float] = {}
-        self._complained: set[tuple[str, str]] = set()
-        self._fit_at = dict.fromkeys(group.servers, timeline.now)
         self._dirty = True
         self._begin(fresh)
         self.judge = Judge(self)
         for switch in self.switches.values():
             switch.on_taken, switch.on_change, switch.on_followed = self._taken, self._plane_changed, self._changed
-        timeline.after(delays.clients_look, self._look_at_clients)
+        self._clients = Clients(self)
         timeline.after(RESYNC_SECONDS, self._resync)
         if setup.watchdogs:
-            timeline.after(WATCHDOG_LOOK_SECONDS, self._watch)
+            Watchdogs(self)
 
     def _begin(self, fresh: bool) -> None:
         group = self.group
@@ -224,13 +219,7 @@ class World:
         if not self.answered_by or self.answered_by[-1][1] != sites:
             self.answered_by.append((self.now, sites))
             self.note("clients", f"reach {', '.join(sorted(sites)) or 'nobody'}")
-        for gateway in self.group.gateways:
-            for service in self.hypervisors:
-                key = (gateway, service)
-                if any(one.gateway == gateway and one.service == service for one in reached):
-                    self._unanswered_since.pop(key, None)
-                else:
-                    self._unanswered_since.setdefault(key, self.now)
+        self._clients.reach(reached)
 
     def note(self, who: str, what: object) -> None:
         if self.told is not None:
@@ -274,20 +263,6 @@ class World:
         self.judge.committed(before, after)
         self.bus.publish("store", self.store.leader, facts.Epoch(after))
 
-    def _look_at_clients(self) -> None:
-        """Gateways see whether clients get answers; told again while it lasts, and once when it is over."""
-        for gateway in self.group.gateways:
-            for service in self.hypervisors:
-                key = (gateway, service)
-                since = self._unanswered_since.get(key)
-                if since is not None and self.now - since > 0.1:
-                    self._complained.add(key)
-                    self.tell(gateway, events.ClientsSeen(service, self.now - since))
-                elif since is None and key in self._complained:
-                    self._complained.discard(key)
-                    self.tell(gateway, events.ClientsSeen(service, 0.0))
-        self.timeline.after(self.setup.delays.clients_look, self._look_at_clients)
-
     def _resync(self) -> None:
         """A standby that is stopped or stale is started anew once the servers reach each other."""
         for hypervisor in self.hypervisors.values():
@@ -295,23 +270,6 @@ class World:
                 if self.network.connected(*self.group.servers) and hypervisor.revive(site):
                     self.note(f"{hypervisor.service} at {site}", f"begins as a standby: {hypervisor.copies[site].run}")
         self.timeline.after(RESYNC_SECONDS, self._resync)
-
-    def _watch(self) -> None:
-        """Each server's watchdog: kicked while its agent says that the site is fit, else the host dies (A3)."""
-        for site, fit_at in self._fit_at.items():
-            process = self.processes.get(site)
-            if site in self.network.unpowered or process is None:
-                self._fit_at[site] = self.now
-                continue
-            machine: Any = process.machine
-            local = self.clocks[site].local()
-            if process.alive and not process.paused and machine.fit(local):
-                self._fit_at[site] = self.now
-            elif self.now - fit_at >= WATCHDOG_SECONDS - WATCHDOG_LOOK_SECONDS:
-                self.note(f"watchdog of {site}", "resets the host")
-                self.lose_host(site)
-                self.timeline.after(REBOOT_SECONDS, self.boot, site)
-        self.timeline.after(WATCHDOG_LOOK_SECONDS, self._watch)
 
     # ------------------------------------------------------------------ hosts
 
@@ -333,6 +291,7 @@ class World:
         if site in self.switches:
             self.switches[site].darken()
             self.switches[site].followed = self.switches[site].present
+            self.judge.booted(site)
         self.network.power(site, on=True)
         self.network.restarted(site)
         self.clocks[site] = self._clock(site)
@@ -375,6 +334,7 @@ class World:
         if self.switches[site].restore(back):
             self.note(f"OVSDB of {site}", f"is restored: {', '.join(map(str, self.switches[site].stored.values()))}")
             self.judge.restored.add(site)
+            self.judge.booted(site)
 
     def could_be_silent(self, source: str, target: str, seconds: float) -> bool:
         """May heartbeats of `source` have been missing at `target` within the last so many seconds?"""

@@ -78,6 +78,7 @@ class Watch:
             pair = f"{name} of {dict(labels)['site']}"
             row[pair] = round(seconds, 4)
             self.window_max[pair] = max(seconds, self.window_max.get(pair, 0.0))
+        row["false_silences"] = row.get("false_silences", 0) + sum(self.grown(name, "false_silences_total").values())
         for labels, ratio in samples.get("heartbeats_lost_ratio", {}).items():
             pair = f"{name} of {dict(labels)['site']}"
             self.lost_ratio_max[pair] = max(ratio, self.lost_ratio_max.get(pair, 0.0))
