@@ -106,7 +106,8 @@ class Member:
             case PathChanged():
                 self._urgent |= self.detector.path(event.site, event.path, now)
             case DataPlaneSeen():
-                self._urgent = True  # a mark may have risen, and somebody may be waiting for it
+                # A mark may have risen, and with several gateways somebody may be waiting for it.
+                self._urgent |= any(len(record.gateways) > 1 for record in self.records.values())
             case LoopLate():
                 self.detector.late(event.lateness_seconds, now)
             case Epoch() if event.record.group in self.records:

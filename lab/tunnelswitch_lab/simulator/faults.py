@@ -106,6 +106,21 @@ def _mend_but(world: World, site: str, kept: str) -> None:
     world.links_changed()
 
 
+def _ways_out_but(world: World, site: str, kept: str) -> list[tuple[str, str]]:
+    return [(site, other) for other in world.sites if other not in (site, kept)]
+
+
+def _mute(world: World, site: str, kept: str) -> None:
+    """It hears everybody, and is heard by one."""
+    world.network.cut(_ways_out_but(world, site, kept))
+    world.links_changed()
+
+
+def _unmute(world: World, site: str, kept: str) -> None:
+    world.network.mend(_ways_out_but(world, site, kept))
+    world.links_changed()
+
+
 def _halves(random_: random.Random, setup: Setup) -> Args:
     """Two sets of sites that lose each other."""
     return tuple(sorted(random_.sample(setup.sites, random_.randint(2, len(setup.sites) - 2))))
@@ -317,6 +332,7 @@ FAULTS: dict[str, FaultKind] = {
     "cut_one_way": FaultKind(_pair, _cut_one_way, _mend_one_way, 1.5),
     "cut_but": FaultKind(_part, _cut_but, _mend_but, 1.0, lambda setup: len(setup.sites) > 3),
     "isolate": FaultKind(_site, World.isolate, World.rejoin, 2.0),
+    "mute": FaultKind(_part, _mute, _unmute, 1.0, lambda setup: len(setup.sites) > 3),
     "split": FaultKind(_halves, _split, _join, 1.5, lambda setup: len(setup.sites) > 3),
     "flap": FaultKind(_pair, _flap, _unflap),
     "bad_bus": FaultKind(_bad_bus, _begin_bad_bus, _end_bad_bus),

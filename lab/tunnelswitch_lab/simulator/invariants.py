@@ -280,7 +280,8 @@ def fresh_votes(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | 
         return None
     world = judge.world
     window = world.setup.timing.window_seconds
-    if world.now - judge.committed_at < window * 0.99:
+    # A commit that the store forgot voids nothing for those who never heard of it.
+    if world.now - judge.committed_at < window * 0.99 and not world.store.forgot:
         return f"suspicion under {before.stamp} in {world.now - judge.committed_at:.3f} s, less than one window"
     lately = BALLOT_WINDOWS * window + COMMIT_SECONDS
     able = [

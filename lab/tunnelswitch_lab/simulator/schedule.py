@@ -13,8 +13,9 @@ from tunnelswitch_lab.simulator.faults import FAULTS, FORGETTING
 from tunnelswitch_lab.simulator.setup import GROUP, SERVERS, SERVICES, Delays, Setup
 
 # Most bugs show soon, some only when fences and hysteresis have run out.
-FAULTY_SECONDS = ((0.7, 1.8), (0.7, 1.8), (0.7, 1.8), (1.8, 4.5))
-LENGTHS = (0.05, 0.2, 0.5, 1.0, 2.5)
+FAULTY_SECONDS = ((0.7, 1.8), (0.7, 1.8), (0.7, 1.8), (2.0, 5.0))
+LENGTHS = (0.05, 0.2, 0.5, 1.0, 4.0)
+CEILING_WINDOWS = 1.25
 BEGINS = (0.2, 0.6, 1.5)
 RATE_SPREAD = 400e-6
 
@@ -86,11 +87,10 @@ def _draw_setup(random_: random.Random) -> Setup:
         services=SERVICES[: random_.choices((1, 2), (5, 1))[0]],
         hysteresis_seconds=random_.choice((0.5, 2.0)),
     )
-    interval = random_.choices((0.25, 0.1), (12, 1))[0]
+    interval = random_.choices((0.25, 0.1), (30, 1))[0]
     window, fence_windows = 2 * interval, random_.choice((2.0, 4.0))
     # Where windows may not widen far, what waits for the fence waits less, and more of it fits into a story.
-    ceiling = 1.25 * window if fence_windows < 4 else None
-    timing = Timing(interval, window, fence_windows * window, 0.4, ceiling)
+    timing = Timing(interval, window, fence_windows * window, 0.4, CEILING_WINDOWS * window)
     delays = Delays(
         bus=random_.choice((0.001, 0.01)),
         store=random_.choice((0.003, 0.03)),
