@@ -35,7 +35,7 @@ def free_port() -> int:
 
 
 def promote(deadline_seconds: float = 5.0) -> Promote:
-    return Promote("vm", STAMP, Reason.PROOF, deadline_seconds)
+    return Promote("vm", "", STAMP, Reason.PROOF, deadline_seconds)
 
 
 def fence(run: str, deadline_seconds: float = 5.0) -> Fence:

@@ -124,7 +124,7 @@ async def test_a_read_that_fails_says_so(bench: Bench) -> None:
 
 async def test_a_service_without_a_driver_is_an_answer_and_no_crash(bench: Bench) -> None:
     posted = await bench.perform(
-        Promote("pbx", STAMP, Reason.PROOF, 1.0), Fence("pbx", "run", STAMP, Reason.PROOF, 1.0)
+        Promote("pbx", "run", STAMP, Reason.PROOF, 1.0), Fence("pbx", "run", STAMP, Reason.PROOF, 1.0)
     )
     assert [type(event) for event in posted] == [events.PromotionFailed, events.FenceFailed]
 

@@ -26,8 +26,8 @@ POLL_SECONDS = 0.01
 STAMP = Stamp(7, "gw.a1.3")
 
 
-def promote_action(deadline_seconds: float = 5.0) -> Promote:
-    return Promote("pbx", STAMP, Reason.PROOF, deadline_seconds)
+def promote_action(deadline_seconds: float = 5.0, run: str = "") -> Promote:
+    return Promote("pbx", run, STAMP, Reason.PROOF, deadline_seconds)
 
 
 def fence_action(run: str, deadline_seconds: float = 5.0) -> Fence:

@@ -131,6 +131,15 @@ async def test_promotes_the_run_that_it_watches(bench: Bench) -> None:
     assert (seen.protection, seen.in_sync) == (Protection.UNPROTECTED, False)
 
 
+async def test_another_run_than_the_one_meant_is_not_promoted(bench: Bench) -> None:
+    bench.service("r2", role="standby")
+    driver = await bench.start()
+    await bench.seen(ServiceSeen, run="r2")
+    refused = await driver.promote(promote_action(run="r1"))
+    assert isinstance(refused, PromotionFailed)
+    assert "run r1 is to take over, and r2 is here" in refused.error
+
+
 async def test_a_hook_may_start_the_process(bench: Bench) -> None:
     started = bench.hook("promote", 'cp "$1/next.json" "$1/status.json"')
     driver = await bench.start(promote=started)

@@ -241,7 +241,7 @@ replaced("promotion on the loss of T1 alone", Evidence, "conclude", _t1)
 replaced("a handover without consent", Evidence, "conclude", _no_consent)
 replaced("path down alone is suspicion", Detector, "down_since", _path_only)
 replaced("bus silent alone is suspicion", Detector, "down_since", _bus_only)
-replaced("stale heartbeats are believed after a reconnect", Freshness, "check", lambda *_: None)
+replaced("stale heartbeats are believed after a reconnect", Freshness, "check", lambda *_, **__: None)
 replaced("a standby out of sync is promoted", Evidence, "promotable", _ready(("not in sync", "another run")))
 replaced("a lower stamp is believed", Member, "learn", _learn_old)
 

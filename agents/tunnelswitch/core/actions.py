@@ -77,9 +77,11 @@ class PinLeader:
 
 @dataclass(frozen=True, slots=True)
 class Promote:
-    """The local standby resumes the service. Answer: Promoted or PromotionFailed."""
+    """This run, the local standby, resumes the service; another one that has taken its place meanwhile does not. An
+    empty run is any. Answer: Promoted or PromotionFailed."""
 
     service: str
+    run: str
     stamp: Stamp
     reason: Reason
     deadline_seconds: float

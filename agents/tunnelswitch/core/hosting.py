@@ -264,7 +264,7 @@ class HostedGroup:
             return  # it started after the record was written: it holds nobody's state
         instance.promote_attempts += 1
         instance.busy_until = now + DRIVER_DEADLINE_SECONDS
-        self._actions.append(Promote(seen.service, record.stamp, record.reason, DRIVER_DEADLINE_SECONDS))
+        self._actions.append(Promote(seen.service, seen.run, record.stamp, record.reason, DRIVER_DEADLINE_SECONDS))
 
     def _say_serving(self, record: GroupRecord) -> None:
         decision = (record.stamp.epoch, record.stamp.decision_id)

@@ -74,6 +74,8 @@ class ColoDriver:
         running = watch.running
         if running is None:
             return PromotionFailed(self._service, "there is no QEMU here")
+        if action.run and running.run != action.run:
+            return PromotionFailed(self._service, f"run {action.run} is to take over, and {running.run} is here")
         if watch.machine.mode is not Mode.SECONDARY or watch.machine.obstacle:
             return PromotionFailed(self._service, watch.machine.obstacle or "this QEMU holds no checkpoint")
         now = asyncio.get_running_loop().time

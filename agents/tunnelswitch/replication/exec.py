@@ -71,6 +71,9 @@ class ExecDriver:
     async def _promote(self, action: Promote) -> Promoted | PromotionFailed:
         started_at = asyncio.get_running_loop().time()
         before = self._watch.running
+        if action.run and (before is None or before.run != action.run):
+            there = "none" if before is None else before.run
+            return PromotionFailed(self._service, f"run {action.run} is to take over, and {there} is here")
         environment = _environment("active", action)
         result = await self._hooks.run("promote", self._options.promote, environment, action.deadline_seconds)
         if result.problem:

@@ -106,8 +106,7 @@ class Hypervisor:
     def promote(self, site: str, action: Promote) -> Answer[Promotion]:
         answer: Answer[Promotion] = Answer()
         failed = events.PromotionFailed(action.service, "it would not start")
-        copy, fault = self.copies[site], self.fault
-        run = copy.run
+        fault, run = self.fault, action.run
         if fault in (None, "half"):
             self._timeline.after(self._seconds, self._promote, site, run, answer, failed if fault else None)
         elif fault == "late":
