@@ -116,6 +116,8 @@ class Network:
         """The site booted: its BFD sessions begin anew."""
         for other in self.sites:
             if other != site:
+                if self._bfd[site, other] is Path.DOWN:  # what it had said before stays said
+                    self.down_until[site, other] = self._timeline.now
                 self._bfd[site, other] = Path.UP if self.connected(site, other) else Path.DOWN
 
 
