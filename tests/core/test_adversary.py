@@ -15,6 +15,7 @@ from tunnelswitch.core.evidence import PATH_DOWN_SECONDS
 from tunnelswitch.core.facts import Path, Reason
 from tunnelswitch.core.keeping import RecordKeeper
 from tunnelswitch.core.stamp import Stamp
+from tunnelswitch_lab.simulator.faults import FAULTS
 from tunnelswitch_lab.simulator.world import switcher_at
 
 # ---------------------------------------------------------------------- it never comes back, although it could
@@ -81,6 +82,18 @@ def test_an_unreachable_gateway_costs_the_fence_time_not_the_service() -> None:
     world.run(3.0)
     assert world.answering_copies() == {"secondary"}
     assert world.downtime(lost_at) > world.setup.timing.fence_after_seconds
+
+
+def test_hearing_others_who_cannot_hear_us_is_not_being_in_touch() -> None:
+    """The active is mute but for one gateway, which has neither switcher nor agent and still leads to it; and the word
+    of the move, said once, is lost on its way to the active."""
+    world = in_good_times(TWO_GATEWAYS)
+    world.bus._hearers[facts.Epoch].pop("primary")
+    world.kill("branch", switcher_at("branch"))
+    FAULTS["mute"].begin(world, "primary", "branch")
+    world.run(3.0)
+    assert world.switches["primary"].present == frozenset()
+    assert world.answering_copies() == {"secondary"}
 
 
 # ---------------------------------------------------------------------- it spins

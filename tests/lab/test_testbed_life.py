@@ -80,7 +80,7 @@ def test_interrupted_up_cleans_up_itself(number: signal.Signals, new_name: Names
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as up:
         assert up.stdout is not None
         for line in up.stdout:
-            if line.startswith("message bus"):
+            if line.startswith("switches"):
                 break
         pids = pids_of(layout)
         up.send_signal(number)
