@@ -21,7 +21,6 @@ from tunnelswitch.core.evidence import Evidence, Verdict
 from tunnelswitch.core.facts import Bus, Path, Proof, ProofKind, Protection, Reason
 from tunnelswitch.core.gate import Gate
 from tunnelswitch.core.hosting import HostedGroup
-from tunnelswitch.core.keeping import RecordKeeper
 from tunnelswitch.core.member import Member
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch_lab.simulator.switches import Switch
@@ -204,13 +203,6 @@ def _void_little(self: Evidence) -> None:
     self.wish = self.asked_reason = None
 
 
-def _learn_old(self: Member, record: Any, now: float) -> bool:
-    if record.group in self.groups and self.records.get(record.group) != record:
-        self.records[record.group] = record
-        self._record_since[record.group] = now
-    return True
-
-
 def _learn_without_voiding(self: Member, record: Any, now: float, real: Any = Member.learn) -> bool:
     since = self._record_since.get(record.group)
     learnt = bool(real(self, record, now))
@@ -259,15 +251,6 @@ replaced("a standby out of sync is promoted", Evidence, "promotable", _ready(("n
 # ---------------------------------------------------------------------- the record
 
 
-def _no_marks(self: GroupDecider, record: Any) -> Stamp:
-    self._counter += 1
-    return Stamp(1 + record.stamp.epoch, f"{self.decider}.{self._counter}")
-
-
-def _nameless(self: GroupDecider, record: Any, real: Any = GroupDecider._next_stamp) -> Stamp:
-    return Stamp(real(self, record).epoch, "x")
-
-
 def _act_first(self: GroupDecider, record: Any, now: float, real: Any = GroupDecider._send_commit) -> None:
     revision = self.kept.revision
     real(self, record, now)
@@ -280,25 +263,6 @@ def evidence_epoch(record: Any) -> Any:
     from tunnelswitch.core.actions import Publish
 
     return Publish(facts.Epoch(record), flush=True)
-
-
-def _forget_pending(self: RecordKeeper) -> None:
-    self._pending = None
-
-
-def _serving_unasked(self: HostedGroup, record: Any, now: float, real: Any = HostedGroup._follow) -> None:
-    self._peer_serving = record.stamp
-    real(self, record, now)
-
-
-def _go_back_always(self: GroupDecider, record: Any, now: float, real: Any = GroupDecider._go_back) -> bool:
-    statuses = Evidence.statuses
-
-    def silent(self_: Evidence, site: str, now_: float) -> Any:
-        return {} if site == record.active else statuses(self_, site, now_)
-
-    with patch.object(Evidence, "statuses", silent):
-        return bool(real(self, record, now))
 
 
 def _crash_is_failure(self: HostedGroup, record: Any, real: Any = HostedGroup._prove) -> None:
