@@ -23,6 +23,7 @@ from tunnelswitch.adapters.nats_bus import NatsBus
 from tunnelswitch.adapters.nats_epochs import NatsEpochs
 from tunnelswitch.adapters.nats_meta import NatsMeta
 from tunnelswitch.config import Deployment, Site
+from tunnelswitch.core.deciding import READS_FAILED_MAX
 from tunnelswitch.core.events import DataPlaneLost, DataPlaneSeen, ReadFailed, RecordRead
 from tunnelswitch.core.member import Timing
 from tunnelswitch.core.topology import Group, Tunnel, tunnel_ends
@@ -37,8 +38,6 @@ from tunnelswitch.telemetry.metrics import Metrics
 
 OVSDB_CONNECT_SECONDS = 1.0
 OVSDB_RETRY_SECONDS = 1.0
-# So many reads in a row without an answer are no hiccup.
-READS_FAILED_MAX = 3
 
 _log = structlog.get_logger("tunnelswitch.process")
 
