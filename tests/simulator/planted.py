@@ -152,23 +152,18 @@ def _any_stamp(self: Evidence, proof: Proof, record: Any) -> bool:
     return True
 
 
-def _any_vote(stamped: bool = True, late: bool = False, majority_of_present: bool = False) -> Callable[..., Any]:
-    def count(
-        ballots: Any, voters: Any, *, group: str, active: str, stamp: Any, now: float, age_max_seconds: float
-    ) -> Any:
-        counted = []
-        for voter in voters:
-            ballot = ballots.get(voter)
-            if voter == active or ballot is None or now - ballot.received_at > age_max_seconds:
-                continue
-            vote = ballot.vote(group)
-            if ballot.heartbeat.late and not late:
-                continue
-            if vote is not None and vote.down and vote.subject == active and (not stamped or vote.stamp == stamp):
-                counted.append(voter)
-        return tuple(counted)
-
-    return count
+def _any_stamp_counts(
+    ballots: Any, voters: Any, *, group: str, active: str, stamp: Any, now: float, age_max_seconds: float
+) -> Any:
+    counted = []
+    for voter in voters:
+        ballot = ballots.get(voter)
+        if voter == active or ballot is None or now - ballot.received_at > age_max_seconds or ballot.heartbeat.late:
+            continue
+        vote = ballot.vote(group)
+        if vote is not None and vote.down and vote.subject == active:
+            counted.append(voter)
+    return tuple(counted)
 
 
 def _present(self: Evidence, record: Any, now: float, real: Any = Evidence.conclude) -> Any:
@@ -237,7 +232,7 @@ def _of_any_run() -> Iterator[None]:
 
 replaced("a proof of an earlier stamp is accepted", Evidence, "prove", _any_stamp)
 replaced("proofs survive a new stamp", Evidence, "void", _void_little)
-replaced("votes of an earlier stamp are counted", evidence, "down_votes", _any_vote(stamped=False))
+replaced("votes of an earlier stamp are counted", evidence, "down_votes", _any_stamp_counts)
 replaced("a re-arm does not void what voters saw", Member, "learn", _learn_without_voiding)
 replaced("a majority of the present voters", Evidence, "conclude", _present)
 replaced("Q is taken as K", evidence, "quorum", quorum.blocking)
