@@ -18,6 +18,8 @@ from tunnelswitch_lab.netns import entered
 
 _DEAD_STATES = "ZX"  # proc_pid_stat(5)
 
+FURNITURE_NICE = -10  # what a site has beside agents, the caller and the probe: switches, bus, hypervisor
+
 
 @dataclass(frozen=True)
 class Proc:

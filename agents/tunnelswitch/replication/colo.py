@@ -81,6 +81,7 @@ class ColoDriver:
         now = asyncio.get_running_loop().time
         started_at = now()
         watch.promoting = True
+        watch.leave_memory()
         try:
             await self._take_over(running, started_at + action.deadline_seconds)
             watch.note_promoted()

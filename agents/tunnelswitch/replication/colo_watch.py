@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from tunnelswitch.adapters import hugepages
 from tunnelswitch.config import Colo
 from tunnelswitch.core.events import RunExited, ServiceSeen
 from tunnelswitch.core.facts import CheckpointSeen
@@ -64,6 +65,8 @@ class MachineWatch:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._halting: asyncio.Task[None] | None = None
+        self._collapsing: asyncio.Task[None] | None = None
+        self._collapsed_run = ""
 
     # ------------------------------------------------------------------ life
 
@@ -76,6 +79,7 @@ class MachineWatch:
         await self.protector.close()
         if self._halting is not None:
             await asyncio.wait({self._halting}, timeout=self._options.timeout_seconds)
+        self.leave_memory()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -184,6 +188,9 @@ class MachineWatch:
             self._emit(CheckpointSeen(self._site, self._service, self.machine.run, *told))
             if checkpoint.role == "standby":
                 self._halting = asyncio.create_task(self._halt())
+                if self._collapsed_run != self.machine.run and self.running is not None:
+                    self._collapsed_run = self.machine.run
+                    self._collapsing = asyncio.create_task(self._collapse(self.running.pid))
         if name in (qmp.COLO_EXIT, qmp.MIGRATION):
             self._wake.set()
 
@@ -193,10 +200,24 @@ class MachineWatch:
         with contextlib.suppress(DriverError):  # it runs along until the next checkpoint
             await self.ask(qmp.HALT, self._options.timeout_seconds)
 
+    async def _collapse(self, pid: int) -> None:
+        """Promoted, QEMU first gives back its second copy of the machine's whole memory: soon done in huge pages."""
+        try:
+            moved = await hugepages.collapse(pid)
+            self._log.info("memory_in_huge_pages", moved_bytes=moved)
+        except DriverError as error:
+            self._log.warning("memory_in_small_pages", problem=error.diagnostics())
+
+    def leave_memory(self) -> None:
+        """Stop making huge pages: QEMU is needed."""
+        if self._collapsing is not None:
+            self._collapsing.cancel()
+
     def _exited(self, watched: WatchedRun) -> None:
         self._ended_runs.append(watched.run)
         self._emit(RunExited(self._service, watched.run))
         if watched is self.running:
+            self.leave_memory()
             self.running = None
             self._version += 1
             self.protector.forget()

@@ -53,7 +53,7 @@ def command(qemu: Sequence[str], image: Image, machine: Machine) -> list[str]:
         *("-smp", "1", "-nodefaults", "-display", "none", "-serial", f"file:{machine.console}"),
         *("-action", "reboot=shutdown,shutdown=pause,panic=pause"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
-        *("-append", f"console=ttyS0 quiet panic=0 {words}"),
+        *("-append", f"console=ttyS0 quiet panic=0 mitigations=off {words}"),
         *("-fw_cfg", f"name={_IDENTITY_FILE},string={identity}"),
         *("-netdev", f"tap,id=net0,ifname={machine.tap},script=no,downscript=no,vhost=off"),
         *("-device", f"virtio-net-pci,id=nic0,netdev=net0,mac={machine.mac},romfile=,{_NO_OFFLOAD}"),
