@@ -18,7 +18,9 @@ from tunnelswitch_lab.netns import entered
 
 _DEAD_STATES = "ZX"  # proc_pid_stat(5)
 
-FURNITURE_NICE = -10  # what a site has beside agents, the caller and the probe: switches, bus, hypervisor
+# Three sites share the cores of one machine: what each would have before all else goes first, its switch and its bus,
+# and then hypervisor and agents; behind them whatever else runs here.
+FURNITURE_NICE, WORKLOAD_NICE = -10, int(__import__("os").environ.get("WN", "-5"))
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ async def start_copy(
         kvm=kvm_works(),
     )
     # Three sites share the cores of one machine: left behind the switches, it would stand still longer at checkpoints.
-    nice = 0
+    nice = procs.WORKLOAD_NICE
     proc = spawn(server.namespace, command(qemu, made, machine), name=f"service-{server.name}", nice=nice)
 
     async def listening() -> bool:
