@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tunnelswitch.core.actions import ApplyTunnels
-from tunnelswitch.core.events import DataPlaneSeen, SwitchApplied, SwitchConflict, SwitchFailed
+from tunnelswitch.core.events import DataPlaneLost, DataPlaneSeen, SwitchApplied, SwitchConflict, SwitchFailed
 from tunnelswitch.core.facts import GroupRecord
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.core.topology import Group, Tunnel, wanted_ends
@@ -79,6 +79,10 @@ class Gate:
         """Is that what was last asked for?"""
         return self._want == (stamp, running)
 
+    def asked_for(self, running: str) -> bool:
+        """Is it the tunnels of `running` that were last asked for, under whatever stamp?"""
+        return self._want is not None and self._want[1] == running
+
     def settled(self, stamp: Stamp) -> bool:
         """Is the data plane known to follow `stamp` just as last asked for?"""
         return self.applied == stamp and self._want is not None and self._want[0] == stamp and self._sent is None
@@ -95,6 +99,26 @@ class Gate:
         self.applied = None
         self._conflicts = 0
         self._retry_at = 0.0
+
+    def rest(self) -> None:
+        """Ask for nothing: what is not under way yet is not tried again."""
+        self._want = self.applied = None
+
+    def receive(self, event: object, now: float) -> None:
+        """Take what OVSDB was seen to hold, and what this group's transactions came to; all else is ignored."""
+        match event:
+            case DataPlaneSeen():
+                self.saw(event)
+            case DataPlaneLost():
+                self.lost()
+            case SwitchApplied() if event.group == self.group.name:
+                self.switched(event)
+            case SwitchConflict() if event.group == self.group.name:
+                self.conflicted(event, now)
+            case SwitchFailed() if event.group == self.group.name:
+                self.failed(event, now)
+            case _:
+                pass
 
     def saw(self, seen: DataPlaneSeen) -> None:
         self.seen = True
@@ -145,8 +169,9 @@ class Gate:
     def deadline(self) -> float | None:
         if self._sent is not None:
             return self._sent.abandon_at
-        waiting = self.seen and not self.fenced and self._want is not None and self.applied is None
-        return self._retry_at if waiting and self._retry_at else None
+        if self.applied is not None or not self._retry_at:  # first: it is asked at every event
+            return None
+        return self._retry_at if self.seen and self._want is not None and not self.fenced else None
 
     def step(self, now: float) -> ApplyTunnels | None:
         """The next transaction, or None: nothing to do, not now, or not allowed."""
