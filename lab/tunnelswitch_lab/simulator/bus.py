@@ -70,27 +70,27 @@ class SimulatedBus:
         self._spread(sender, site, message)
 
     def _spread(self, sender: str, site: str, message: Message) -> None:
-        faulty = self.loss or self.doubled or self.shuffle_seconds
-        for target, names in self._hearers.get(type(message), {}).items():
-            if not self._network.carries(site, target):
-                continue
-            if not faulty:
-                self._timeline.after(self.delay_seconds, self._arrive, sender, target, names, message)
+        hearers, carries = self._hearers.get(type(message), {}), self._network.carries
+        if not (self.loss or self.doubled or self.shuffle_seconds):
+            ways = [(target, names) for target, names in hearers.items() if carries(site, target)]
+            self._timeline.after(self.delay_seconds, self._arrive, sender, ways, message)
+            return
+        for target, names in hearers.items():
+            if not carries(site, target):
                 continue
             for _ in range(1 + (self._random.random() < self.doubled)):
                 if site == target or self._random.random() >= self.loss:
                     delay = self.delay_seconds + self._random.random() * self.shuffle_seconds
-                    self._timeline.after(delay, self._arrive, sender, target, names, message)
+                    self._timeline.after(delay, self._arrive, sender, ((target, names),), message)
 
-    def _arrive(self, sender: str, target: str, names: tuple[str, ...], message: Message) -> None:
-        if target in self.stalled:
-            self.stalled[target].append((sender, message))
-            return
-        if self.deaf and self.deaf[target, type(message)]:
-            return
-        for name in names:
-            if name != sender:
-                self._processes[name].post(message)
+    def _arrive(self, sender: str, ways: Iterable[tuple[str, tuple[str, ...]]], message: Message) -> None:
+        for target, names in ways:
+            if target in self.stalled:
+                self.stalled[target].append((sender, message))
+            elif not self.deaf or not self.deaf[target, type(message)]:
+                for name in names:
+                    if name != sender:
+                        self._processes[name].post(message)
 
     def stall(self, site: str) -> None:
         """What goes to and from the site is kept back."""
@@ -105,14 +105,14 @@ class SimulatedBus:
                 self._spread(sender, site, message)
             else:
                 names = self._hearers.get(type(message), {}).get(site, ())
-                self._timeline.after(0.0, self._arrive, sender, site, names, message)
+                self._timeline.after(0.0, self._arrive, sender, ((site, names),), message)
 
     def replay(self, seconds: float) -> None:
         """Everything said in the last so many seconds is said again, to all."""
         for at, sender, message in list(self.said):
             if at >= self._timeline.now - seconds:
-                for target, names in self._hearers.get(type(message), {}).items():
-                    self._timeline.after(self.delay_seconds, self._arrive, sender, target, names, message)
+                ways = tuple(self._hearers.get(type(message), {}).items())
+                self._timeline.after(self.delay_seconds, self._arrive, sender, ways, message)
 
     def good(self) -> None:
         """Nothing goes wrong any more with what is said from now on."""

@@ -108,6 +108,9 @@ class _Executor(Executor):
         self._process.before(action)
         super()._start(action)
 
+    def _tell(self, thing: object) -> None:
+        """The world keeps its own log."""
+
     def _spawn(self, work: Coroutine[Any, Any, None]) -> Any:
         self._process.carry_on(work)
         return _DONE

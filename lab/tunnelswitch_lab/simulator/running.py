@@ -20,7 +20,7 @@ from tunnelswitch_lab.simulator.shrinking import shrink
 from tunnelswitch_lab.simulator.world import Told
 
 CHUNK = 100
-COLLECTED_EACH = 10
+COLLECTED_EACH = 25
 VIOLATIONS_MAX = 20
 _SILENT = logging.CRITICAL
 

@@ -14,7 +14,7 @@ from tunnelswitch_lab.simulator.setup import GROUP, SERVERS, SERVICES, Delays, S
 from tunnelswitch_lab.simulator.themes import THEMES
 
 # Most bugs show soon, some only when fences and hysteresis have run out.
-FAULTY_SECONDS = ((0.7, 1.8), (0.7, 1.8), (0.7, 1.8), (2.0, 5.0))
+FAULTY_SECONDS = ((0.6, 1.6), (0.6, 1.6), (0.6, 1.6), (0.6, 1.6), (2.0, 4.5))
 LENGTHS = (0.05, 0.2, 0.5, 1.0, 4.0)
 CEILING_WINDOWS = 1.25
 BEGINS = (0.2, 0.6, 1.5)
@@ -22,7 +22,7 @@ SOON = (0.02, 0.2, 1.0)
 RATE_SPREAD = 400e-6
 SHAPES = {"one": 40, "two": 30, "witness": 12, "four": 12, "pair": 6}
 # Parts of all stories: told around a theme; faults, bound to the first move; deployments with a standby in sync.
-THEMED = 0.1
+THEMED = 0.06
 AFTER_MOVE = 0.15
 PROTECTED = 0.85
 
