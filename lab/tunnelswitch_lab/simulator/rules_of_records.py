@@ -13,6 +13,8 @@ from tunnelswitch.core.facts import GroupRecord, Reason
 from tunnelswitch.core.quorum import quorum
 from tunnelswitch.core.runs import names_run
 from tunnelswitch_lab.simulator.names import switcher_at
+from tunnelswitch_lab.simulator.rules_of_tunnels import TOLD_INTERVALS
+from tunnelswitch_lab.simulator.words import NEVER
 
 if TYPE_CHECKING:
     from tunnelswitch_lab.simulator.invariants import Judge
@@ -87,17 +89,22 @@ def fresh_votes(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | 
 
 
 def above_marks(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | None:
-    """A new stamp exceeds what the decider has heard of, and it sees its own gateway's OVSDB."""
+    """A new stamp exceeds every mark that its decider has heard of; its own gateway's OVSDB it sees."""
     world, sent_at = judge.world, judge.sent_at.get(after.stamp)
-    site = after.decided_by.partition(".")[0]
-    switch = world.switches.get(site)
-    if sent_at is None or switch is None or not switch.up:
+    own = after.decided_by.partition(".")[0]
+    if sent_at is None or own not in world.group.gateways:
         return None
-    seen_since = max(judge.stored_at.get(site, float("-inf")), world.mute_until.get(switcher_at(site), float("-inf")))
-    mark = switch.stored.get(after.group)
-    if mark is None or seen_since >= sent_at or after.stamp > mark:
-        return None
-    return f"{after.decided_by} decides {after.stamp}, and its own gateway holds {mark}"
+    awake_since = max(world.started_at[switcher_at(own)], world.mute_until.get(switcher_at(own), NEVER))
+    told_seconds = TOLD_INTERVALS * world.setup.timing.interval_seconds
+    for site, switch in world.switches.items():
+        mark = switch.stored.get(after.group)
+        if mark is None or after.stamp > mark:
+            continue
+        known_at = judge.stored_at.get(site, NEVER) + (0.0 if site == own else told_seconds)
+        told = switch.up if site == own else not judge.words.could_be_silent(site, own, world.now - known_at)
+        if told and known_at < sent_at and awake_since < sent_at - told_seconds:
+            return f"{after.decided_by} decides {after.stamp}, and has heard that {site} holds {mark}"
+    return None
 
 
 def true_proof(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | None:

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tunnelswitch_lab.simulator.names import switcher_at
 from tunnelswitch_lab.simulator.setup import Setup
 
 # (at, name, args, lasts, after_move), as in `schedule.Fault`.
@@ -81,13 +82,13 @@ def _forgetful(random_: random.Random, setup: Setup) -> list[Themed]:
         if random_.random() < 0.5
     ]
     if random_.random() < 0.5:
-        gateway = random_.choice(setup.group.gateways)
-        story.append((0.01 * random_.random(), "crash", (f"switcher@{gateway}", 0), random_.uniform(0.2, 1.0), True))
+        gateway = setup.group.gateways[0]  # by the names of their decisions, others come below it
+        story.append((0.01 * random_.random(), "crash", (switcher_at(gateway), 0), random_.uniform(0.5, 2.5), True))
     return story
 
 
 THEMES = (
     Theme(TWO_GATEWAYS, (3.5, 5.5), 0.5, _left_out),
     Theme(TWO_GATEWAYS, (2.5, 4.0), 1.0, _late_opener),
-    Theme({"one": 1, "two": 1}, (1.0, 3.0), 1.0, _forgetful),
+    Theme({"one": 1, "two": 2}, (1.0, 3.0), 1.0, _forgetful),
 )
