@@ -22,7 +22,7 @@ SOON = (0.02, 0.2, 1.0)
 RATE_SPREAD = 400e-6
 SHAPES = {"one": 40, "two": 30, "witness": 12, "four": 12, "pair": 6}
 # Parts of all stories: told around a theme; faults, bound to the first move; deployments with a standby in sync.
-THEMED = 0.06
+THEMED = 0.1
 AFTER_MOVE = 0.15
 PROTECTED = 0.85
 

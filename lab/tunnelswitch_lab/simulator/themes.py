@@ -87,8 +87,55 @@ def _forgetful(random_: random.Random, setup: Setup) -> list[Themed]:
     return story
 
 
+def _slow_switch(random_: random.Random, setup: Setup) -> list[Themed]:
+    """An OVSDB takes its time, and what was given up, or sent by another process, lands after what was sent later; then
+    somebody meddles, or the service moves back."""
+    group = setup.group
+    site = random_.choice((*group.gateways, group.standby))
+    writer = switcher_at(site) if site in group.gateways and random_.random() < 0.5 else site
+    meddling = random_.choice(("unplug", "reboot_switch", "vswitchd_hangs", "ovsdb_away"))
+    return [
+        (random_.uniform(0.0, 0.3), "slow_ovsdb", (site, random_.uniform(0.1, 1.5)), random_.uniform(0.5, 3.0), False),
+        (random_.uniform(0.1, 0.5), "operator", (group.standby, False), 0.1, False),
+        (random_.uniform(0.0, 0.5), "pause", (writer, random_.random() < 0.5), random_.uniform(0.2, 1.0), True),
+        (random_.uniform(0.0, 3.0), meddling, (site,), random_.uniform(0.1, 0.6), True),
+        (random_.uniform(0.2, 3.0), "operator", (group.preferred, False), 0.1, True),
+    ]
+
+
+def _old_word(random_: random.Random, setup: Setup) -> list[Themed]:
+    """An active is cut off until it closes itself, and nobody can take its place; it is armed anew, and then what was
+    said meanwhile is said again."""
+    cut_at, cut_seconds = random_.uniform(0.0, 0.4), random_.uniform(1.2, 3.0)
+    mended_at = cut_at + cut_seconds
+    return [
+        (cut_at, "isolate", (setup.group.preferred,), cut_seconds, False),
+        (random_.uniform(0.0, 0.6), "store_away", (), cut_seconds + random_.uniform(-0.5, 0.5), False),
+        (mended_at + random_.uniform(0.3, 1.0), "replay", (3.0,), 0.1, False),
+        (mended_at + random_.uniform(0.8, 2.0), "replay", (3.0,), 0.1, False),
+    ]
+
+
+def _in_turns(random_: random.Random, setup: Setup) -> list[Themed]:
+    """Voters lose the active one after the other, never a majority at once, and the first sleeps through the end of its
+    turn: what it says when it wakes is long past."""
+    active = setup.group.preferred
+    first, second = random_.sample([voter for voter in setup.group.voters if voter != active], 2)
+    lost_at, lost_seconds = random_.uniform(0.0, 0.3), random_.uniform(0.8, 1.4)
+    sleeps_at, again_at = lost_at + random_.uniform(0.6, 0.8), lost_at + lost_seconds + random_.uniform(0.0, 0.4)
+    wakes_at = again_at + random_.uniform(0.7, 1.6)
+    return [
+        (lost_at, "cut", (active, first), lost_seconds, False),
+        (sleeps_at, "pause", (first, True), wakes_at - sleeps_at, False),
+        (again_at, "cut", (active, second), random_.uniform(1.4, 2.4), False),
+    ]
+
+
 THEMES = (
     Theme(TWO_GATEWAYS, (3.5, 5.5), 0.5, _left_out),
     Theme(TWO_GATEWAYS, (2.5, 4.0), 1.0, _late_opener),
     Theme({"one": 1, "two": 2}, (1.0, 3.0), 1.0, _forgetful),
+    Theme({"one": 1, "two": 1}, (1.5, 4.0), 1.0, _slow_switch),
+    Theme({"one": 2, "two": 1}, (3.0, 5.0), 1.0, _old_word),
+    Theme({"one": 1, "two": 1, "witness": 1}, (2.5, 4.0), 1.0, _in_turns),
 )
