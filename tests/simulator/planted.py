@@ -53,14 +53,14 @@ def _final(self: Gate, result: Any, now: float) -> None:
     self._retry_at = float("inf")
 
 
-def _saw_once(self: Gate, seen: Any, saw: Any = Gate.saw) -> None:
+def _saw_once(self: Gate, seen: Any, saw: Any = Gate._saw) -> None:
     if not self.seen and self.stored is None:
         saw(self, seen)
     self.seen = True
 
 
-replaced("a failed guard is taken as final", Gate, "conflicted", _final)
-replaced("reconciling trusts memory over OVSDB", Gate, "saw", _saw_once)
+replaced("a failed guard is taken as final", Gate, "_conflicted", _final)
+replaced("reconciling trusts memory over OVSDB", Gate, "_saw", _saw_once)
 
 
 @plant("a higher stamp in OVSDB does not fence")

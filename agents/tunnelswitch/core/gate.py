@@ -108,30 +108,30 @@ class Gate:
         """Take what OVSDB was seen to hold, and what this group's transactions came to; all else is ignored."""
         match event:
             case DataPlaneSeen():
-                self.saw(event)
+                self._saw(event)
             case DataPlaneLost():
-                self.lost()
+                self._lost()
             case SwitchApplied() if event.group == self.group.name:
-                self.switched(event)
+                self._switched(event)
             case SwitchConflict() if event.group == self.group.name:
-                self.conflicted(event, now)
+                self._conflicted(event, now)
             case SwitchFailed() if event.group == self.group.name:
-                self.failed(event, now)
+                self._failed(event, now)
             case _:
                 pass
 
-    def saw(self, seen: DataPlaneSeen) -> None:
+    def _saw(self, seen: DataPlaneSeen) -> None:
         self.seen = True
         self.stored = seen.stored.get(self.group.name)
         self.present = seen.present & self.ends.keys()
         self.broken = seen.broken & self.ends.keys()
         self.foreign = seen.foreign & self.ends.keys()
 
-    def lost(self) -> None:
+    def _lost(self) -> None:
         self.seen = False
         self.applied = None  # what the data plane does behind a lost OVSDB is to be confirmed anew
 
-    def switched(self, result: SwitchApplied) -> None:
+    def _switched(self, result: SwitchApplied) -> None:
         """The answer of the transaction, whether it was still waited for or not: it describes what OVSDB holds."""
         self._sent = None
         self.error = ""
@@ -145,14 +145,14 @@ class Gate:
         ):
             self.applied = result.stamp
 
-    def conflicted(self, result: SwitchConflict, now: float) -> None:
+    def _conflicted(self, result: SwitchConflict, now: float) -> None:
         self._sent = None
         self.stored, self.present = result.stored, result.present & self.ends.keys()
         self._conflicts += 1
         if self._conflicts >= CONFLICTS_MAX:
             self._retry_at, self._conflicts = now + RECONCILE_SECONDS, 0
 
-    def failed(self, result: SwitchFailed, now: float) -> None:
+    def _failed(self, result: SwitchFailed, now: float) -> None:
         self._sent = None
         self.error = result.error
         self._retry_at = now + RETRY_SECONDS
