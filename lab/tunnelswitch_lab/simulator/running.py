@@ -120,15 +120,14 @@ def _collected_now_and_then() -> Iterator[Callable[[], None]]:
         if count % COLLECTED_EACH == 0:
             gc.collect()
 
-    gc.collect()
     gc.freeze()
     gc.disable()
     try:
         yield played
     finally:
-        gc.enable()
-        gc.unfreeze()
         gc.collect()
+        gc.unfreeze()
+        gc.enable()
 
 
 def retell(seed: int, told: Told, *, whole: bool = False) -> tuple[Schedule, Violation | None]:

@@ -14,7 +14,7 @@ from tunnelswitch_lab.simulator.setup import GROUP, SERVERS, SERVICES, Delays, S
 from tunnelswitch_lab.simulator.themes import THEMES
 
 # Most bugs show soon, some only when fences and hysteresis have run out.
-FAULTY_SECONDS = ((0.6, 1.6), (0.6, 1.6), (0.6, 1.6), (0.6, 1.6), (2.0, 4.5))
+FAULTY_SECONDS = ((0.5, 1.5), (0.5, 1.5), (0.5, 1.5), (0.5, 1.5), (2.0, 4.5))
 LENGTHS = (0.05, 0.2, 0.5, 1.0, 4.0)
 CEILING_WINDOWS = 1.25
 BEGINS = (0.2, 0.6, 1.5)
@@ -99,7 +99,7 @@ def _draw_setup(random_: random.Random, shapes: dict[str, int], protected_ratio:
         services=SERVICES[: random_.choices((1, 2), (5, 1))[0]],
         hysteresis_seconds=random_.choice((0.5, 2.0)),
     )
-    interval = random_.choices((0.25, 0.1), (30, 1))[0]
+    interval = random_.choices((0.25, 0.1), (60, 1))[0]
     window, fence_windows = 2 * interval, random_.choice((2.0, 4.0))
     # Where windows may not widen far, what waits for the fence waits less, and more of it fits into a story.
     timing = Timing(interval, window, fence_windows * window, 0.4, CEILING_WINDOWS * window)
