@@ -161,6 +161,8 @@ class Member:
     def _ripe_at(self) -> float:
         """When the first vote that waits only for the stamp's age becomes one; infinity if none does."""
         first = float("inf")
+        if not self.detector.silent:  # asked at every event, and nearly always so
+            return first
         for name, record in self.records.items():
             since = self.detector.down_since(record.active)
             if since is not None:

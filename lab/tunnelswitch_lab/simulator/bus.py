@@ -70,14 +70,13 @@ class SimulatedBus:
         self._spread(sender, site, message)
 
     def _spread(self, sender: str, site: str, message: Message) -> None:
-        hearers, carries = self._hearers.get(type(message), {}), self._network.carries
+        ways = list(self._hearers.get(type(message), {}).items())
+        if self._network.disturbed:
+            ways = [(target, names) for target, names in ways if self._network.carries(site, target)]
         if not (self.loss or self.doubled or self.shuffle_seconds):
-            ways = [(target, names) for target, names in hearers.items() if carries(site, target)]
             self._timeline.after(self.delay_seconds, self._arrive, sender, ways, message)
             return
-        for target, names in hearers.items():
-            if not carries(site, target):
-                continue
+        for target, names in ways:
             for _ in range(1 + (self._random.random() < self.doubled)):
                 if site == target or self._random.random() >= self.loss:
                     delay = self.delay_seconds + self._random.random() * self.shuffle_seconds

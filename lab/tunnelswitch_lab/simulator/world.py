@@ -74,7 +74,6 @@ class World:
         self.gone: set[str] = set()
         self.started_at: dict[str, float] = {}
         self._starts = 0
-        self._dirty = True
         self._begin(fresh)
         self.judge = Judge(self)
         for switch in self.switches.values():
@@ -84,6 +83,7 @@ class World:
             hypervisor.on_fence = self.judge.fencing
         self._clients = Clients(self)
         timeline.after(RESYNC_SECONDS, self._resync)
+        self._changed()
         if setup.watchdogs:
             Watchdogs(self)
 
@@ -171,12 +171,10 @@ class World:
 
     def run(self, seconds: float) -> None:
         """Let virtual time pass. Raises BrokenRuleError as soon as an invariant does not hold."""
-        self.timeline.run(self.timeline.now + seconds, self._stepped)
+        self.timeline.run(self.timeline.now + seconds)
 
     def _stepped(self) -> None:
-        if not self._dirty:
-            return
-        self._dirty = False
+        """Something changed that clients could see."""
         reached = self.fabric.reached()
         if reached != self.reached or not self.answered_by:
             self._note_reached(reached)
@@ -197,7 +195,7 @@ class World:
     # ------------------------------------------------------------------ what happens by itself
 
     def _changed(self) -> None:
-        self._dirty = True
+        self.timeline.afterwards(self._stepped)
 
     def _tell_agent(self, site: str, event: object) -> None:
         self.tell(site, event)
