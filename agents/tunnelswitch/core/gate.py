@@ -85,7 +85,7 @@ class Gate:
 
     def settled(self, stamp: Stamp) -> bool:
         """Is the data plane known to follow `stamp` just as last asked for?"""
-        return self.applied == stamp and self._want is not None and self._want[0] == stamp and self._sent is None
+        return self._sent is None and self.applied == stamp and self._want is not None and self._want[0] == stamp
 
     def holds(self, stamp: Stamp, running: str | None) -> bool:
         """Does OVSDB hold `stamp` and the tunnels of `running`, whoever wrote them?"""
@@ -179,7 +179,7 @@ class Gate:
             if now < self._sent.abandon_at:
                 return None
             self._sent, self.error = None, "no answer from OVSDB in time"
-        if self._want is None or not self.seen or self.fenced or now < self._retry_at:
+        if self._want is None or not self.seen or now < self._retry_at or self.fenced:
             return None
         stamp, running = self._want
         wanted = self._wanted_ends(running)

@@ -82,6 +82,7 @@ class HostedGroup:
         self._repeat_at = 0.0
         self._served: tuple[int, str] | None = None
         self._told: Applied | None = None
+        self._told_of: tuple[Stamp, frozenset[str]] | None = None
         self._actions: list[Action] = []
 
     # ------------------------------------------------------------------ in
@@ -330,11 +331,11 @@ class HostedGroup:
 
     def _tell_applied(self, record: GroupRecord) -> None:
         """Say once that this site's own ends follow the stamp."""
-        if self.gate.settled(record.stamp):
-            told = Applied(self.site, self.group.name, record.stamp, tuple(sorted(self.gate.present)), 0.0)
-            if told != self._told:
-                self._told = told
-                self._actions.append(Publish(told))
+        follows = (record.stamp, self.gate.present)
+        if follows != self._told_of and self.gate.settled(record.stamp):
+            self._told_of = follows
+            self._told = Applied(self.site, self.group.name, record.stamp, tuple(sorted(self.gate.present)), 0.0)
+            self._actions.append(Publish(self._told))
 
     def _prove(self, record: GroupRecord) -> None:
         """Proofs are repeated while they matter: one message may be lost."""
