@@ -99,11 +99,8 @@ class HostedGroup:
                 self._confirmed, self._confirmed_at = event.record.stamp, now
             case events.SwitchApplied() if event.group == self.group.name and event.stamp == self.latched:
                 self._repeat_at = now
-            case Applied() | Proof():
-                record = self.record
-                if event.group != self.group.name or record is None or len(record.gateways) == 1:
-                    return  # a single gateway's own switch is the certificate: nothing follows from it here
-                self.certificate.hear(event, record, now)
+            case Applied() | Proof() if event.group == self.group.name and self.record is not None:
+                self.certificate.hear(event, self.record, now)
             case Serving() if event.group == self.group.name:
                 self._peer_serving = event.stamp
             case Handover() if event.group == self.group.name:
