@@ -16,7 +16,7 @@ from tunnelswitch.core.facts import Path, Reason
 from tunnelswitch.core.keeping import RecordKeeper
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch_lab.simulator.faults import FAULTS
-from tunnelswitch_lab.simulator.world import switcher_at
+from tunnelswitch_lab.simulator.names import switcher_at
 
 # ---------------------------------------------------------------------- it never comes back, although it could
 

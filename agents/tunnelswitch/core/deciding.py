@@ -73,15 +73,13 @@ class GroupDecider:
 
     def receive(self, event: object, now: float) -> None:
         """Take one fact or result, then decide."""
+        if isinstance(event, Heartbeat):  # first: nearly all events are one
+            self._marks.heed(event.marks.get(self.group.name))
+            if self.evidence.hear(event, now):
+                self.decide(now)
+            return
+        self.gate.receive(event, now)
         match event:
-            case Heartbeat():
-                self._marks.heed(event.marks.get(self.group.name))
-                if not self.evidence.hear(event, now):
-                    return
-            case events.DataPlaneSeen():
-                self.gate.saw(event)
-            case events.DataPlaneLost():
-                self.gate.lost()
             case Epoch() | events.Committed() if event.record.group == self.group.name:
                 self._hear_record(event, now)
             case _ if getattr(event, "group", None) == self.group.name:
@@ -142,10 +140,7 @@ class GroupDecider:
                 self.kept.unknown()
             case events.SwitchApplied():
                 self._switched(event)
-            case events.SwitchConflict():
-                self.gate.conflicted(event, now)
             case events.SwitchFailed():
-                self.gate.failed(event, now)
                 self._say(now, "alarm", f"the switch at {self.gate.site} failed: {event.error}")
             case _:
                 pass
@@ -351,7 +346,6 @@ class GroupDecider:
             self._tell_applied(record, 0.0)
 
     def _switched(self, event: events.SwitchApplied) -> None:
-        self.gate.switched(event)
         if self._move is not None:
             self._move.mark(event.stamp, switched=event.committed_at, applied=event.applied_at)
         if self.record is not None and self.gate.settled(self.record.stamp):

@@ -60,6 +60,7 @@ class Evidence:
     asked_reason: Reason | None = None
     promote_failed: PromoteFailed | None = None
     _open_since: dict[str, float] = field(default_factory=dict)
+    _gists: dict[str, list[object]] = field(default_factory=dict)
 
     def void(self) -> None:
         """A new stamp is in force."""
@@ -70,17 +71,20 @@ class Evidence:
 
     def hear(self, beat: Heartbeat, now: float) -> bool:
         """Take a heartbeat. Returns False if it says just what the last one said, and nothing that grows with time."""
-        known = self.fresh(beat.site, now)
+        known, said = self.fresh(beat.site, now), self._gists.get(beat.site)
         self.ballots[beat.site] = Ballot(beat, now)
+        # What other sites see counts by their votes alone.
+        gist = self._gists[beat.site] = _gist(beat, with_observations=beat.site == self.gateway)
         if not any(status.gate_open and status.group == self.group.name for status in beat.services):
             self._open_since.pop(beat.site, None)
         else:
             self._open_since.setdefault(beat.site, now)
-        if known is None or beat.marks != known.marks or beat.late != known.late:
+        if known is None or gist != said or any(vote.down for vote in beat.votes):
             return True
+        if beat.site != self.gateway:
+            return False
+        # Only of this gateway it matters for how long it has seen what it sees.
         if any(seen.unanswered_seconds for seen in (*beat.clients, *known.clients)):
-            return True
-        if any(vote.down for vote in beat.votes) or _gist(beat) != _gist(known):
             return True
         return any(seen.path is not Path.UP for seen in beat.observations)
 
@@ -197,15 +201,20 @@ class Evidence:
         if beat is None or beat.late or self.path_to(target, now) is not Path.UP:
             return None
         why = []
-        path = next((o for o in beat.observations if o.subject == record.active), None)
-        if path and path.path is Path.DOWN and path.path_seconds >= PATH_DOWN_SECONDS:
+        seen = next((o for o in beat.observations if o.subject == record.active), None)
+        if seen is None or seen.bus is not Bus.ALIVE:
+            return None
+        # One that is just coming back is given the time to show its path, and to answer.
+        heard_seconds = seen.bus_seconds
+        path_lost = seen.path is Path.DOWN and seen.path_seconds >= PATH_DOWN_SECONDS
+        if path_lost and heard_seconds >= self.timing.window_seconds:
             why.append(f"{self.gateway} sees the path to {record.active} down")
         names = {service.name for service in self.group.services}
         why += [
             f"clients of {clients.service} unanswered for {clients.unanswered_seconds:.3f} s"
             for clients in beat.clients
             if clients.service in names
-            and clients.unanswered_seconds >= self.timing.unanswered_seconds
+            and min(clients.unanswered_seconds, heard_seconds) >= self.timing.unanswered_seconds
             # Nobody could answer while the gate was closed: that is no fault of the copy behind it.
             and now - self._open_since.get(record.active, float("-inf")) >= self.timing.unanswered_seconds
         ]
@@ -268,8 +277,10 @@ class Evidence:
         return (in_sync, active_run, self.runs(target, now) if in_sync else "")
 
 
-def _gist(beat: Heartbeat) -> list[object]:
+def _gist(beat: Heartbeat, *, with_observations: bool) -> list[object]:
     """What a heartbeat says, without ages and counters."""
-    said: list[object] = [(seen.path, seen.bus) for seen in beat.observations]
+    said: list[object] = [beat.late, beat.marks]
+    if with_observations:
+        said += [(seen.path, seen.bus) for seen in beat.observations]
     said += [(s.service, s.run, s.role, s.protection, s.in_sync, s.gate_open, s.self_fenced) for s in beat.services]
     return said

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tunnelswitch.core.actions import ApplyTunnels
-from tunnelswitch.core.events import DataPlaneSeen, SwitchApplied, SwitchConflict, SwitchFailed
+from tunnelswitch.core.events import DataPlaneLost, DataPlaneSeen, SwitchApplied, SwitchConflict, SwitchFailed
 from tunnelswitch.core.facts import GroupRecord
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.core.topology import Group, Tunnel, wanted_ends
@@ -79,9 +79,13 @@ class Gate:
         """Is that what was last asked for?"""
         return self._want == (stamp, running)
 
+    def asked_for(self, running: str) -> bool:
+        """Is it the tunnels of `running` that were last asked for, under whatever stamp?"""
+        return self._want is not None and self._want[1] == running
+
     def settled(self, stamp: Stamp) -> bool:
         """Is the data plane known to follow `stamp` just as last asked for?"""
-        return self.applied == stamp and self._want is not None and self._want[0] == stamp and self._sent is None
+        return self._sent is None and self.applied == stamp and self._want is not None and self._want[0] == stamp
 
     def holds(self, stamp: Stamp, running: str | None) -> bool:
         """Does OVSDB hold `stamp` and the tunnels of `running`, whoever wrote them?"""
@@ -96,18 +100,38 @@ class Gate:
         self._conflicts = 0
         self._retry_at = 0.0
 
-    def saw(self, seen: DataPlaneSeen) -> None:
+    def rest(self) -> None:
+        """Ask for nothing: what is not under way yet is not tried again."""
+        self._want = self.applied = None
+
+    def receive(self, event: object, now: float) -> None:
+        """Take what OVSDB was seen to hold, and what this group's transactions came to; all else is ignored."""
+        match event:
+            case DataPlaneSeen():
+                self._saw(event)
+            case DataPlaneLost():
+                self._lost()
+            case SwitchApplied() if event.group == self.group.name:
+                self._switched(event)
+            case SwitchConflict() if event.group == self.group.name:
+                self._conflicted(event, now)
+            case SwitchFailed() if event.group == self.group.name:
+                self._failed(event, now)
+            case _:
+                pass
+
+    def _saw(self, seen: DataPlaneSeen) -> None:
         self.seen = True
         self.stored = seen.stored.get(self.group.name)
         self.present = seen.present & self.ends.keys()
         self.broken = seen.broken & self.ends.keys()
         self.foreign = seen.foreign & self.ends.keys()
 
-    def lost(self) -> None:
+    def _lost(self) -> None:
         self.seen = False
         self.applied = None  # what the data plane does behind a lost OVSDB is to be confirmed anew
 
-    def switched(self, result: SwitchApplied) -> None:
+    def _switched(self, result: SwitchApplied) -> None:
         """The answer of the transaction, whether it was still waited for or not: it describes what OVSDB holds."""
         self._sent = None
         self.error = ""
@@ -121,14 +145,14 @@ class Gate:
         ):
             self.applied = result.stamp
 
-    def conflicted(self, result: SwitchConflict, now: float) -> None:
+    def _conflicted(self, result: SwitchConflict, now: float) -> None:
         self._sent = None
         self.stored, self.present = result.stored, result.present & self.ends.keys()
         self._conflicts += 1
         if self._conflicts >= CONFLICTS_MAX:
             self._retry_at, self._conflicts = now + RECONCILE_SECONDS, 0
 
-    def failed(self, result: SwitchFailed, now: float) -> None:
+    def _failed(self, result: SwitchFailed, now: float) -> None:
         self._sent = None
         self.error = result.error
         self._retry_at = now + RETRY_SECONDS
@@ -145,8 +169,9 @@ class Gate:
     def deadline(self) -> float | None:
         if self._sent is not None:
             return self._sent.abandon_at
-        waiting = self.seen and not self.fenced and self._want is not None and self.applied is None
-        return self._retry_at if waiting and self._retry_at else None
+        if self.applied is not None or not self._retry_at:  # first: it is asked at every event
+            return None
+        return self._retry_at if self.seen and self._want is not None and not self.fenced else None
 
     def step(self, now: float) -> ApplyTunnels | None:
         """The next transaction, or None: nothing to do, not now, or not allowed."""
@@ -154,7 +179,7 @@ class Gate:
             if now < self._sent.abandon_at:
                 return None
             self._sent, self.error = None, "no answer from OVSDB in time"
-        if self._want is None or not self.seen or self.fenced or now < self._retry_at:
+        if self._want is None or not self.seen or now < self._retry_at or self.fenced:
             return None
         stamp, running = self._want
         wanted = self._wanted_ends(running)

@@ -82,30 +82,23 @@ class HostedGroup:
         self._repeat_at = 0.0
         self._served: tuple[int, str] | None = None
         self._told: Applied | None = None
+        self._told_of: tuple[Stamp, frozenset[str]] | None = None
         self._actions: list[Action] = []
 
     # ------------------------------------------------------------------ in
 
     def receive(self, event: object, now: float) -> None:
         """Take one event that concerns this group or all groups, then act on it."""
+        if isinstance(event, Heartbeat):  # first: nearly all events are one
+            if self._watch_peer(event, now):
+                self.act(now)
+            return
+        self.gate.receive(event, now)
         match event:
-            case Heartbeat():  # first: nearly all events are one
-                if not self._watch_peer(event, now):
-                    return
-            case events.DataPlaneSeen():
-                self.gate.saw(event)
-            case events.DataPlaneLost():
-                self.gate.lost()
             case events.RecordRead() if event.group == self.group.name and event.record is not None:
                 self._confirmed, self._confirmed_at = event.record.stamp, now
-            case events.SwitchApplied() if event.group == self.group.name:
-                self.gate.switched(event)
-                if self.latched == event.stamp:
-                    self._repeat_at = now
-            case events.SwitchConflict() if event.group == self.group.name:
-                self.gate.conflicted(event, now)
-            case events.SwitchFailed() if event.group == self.group.name:
-                self.gate.failed(event, now)
+            case events.SwitchApplied() if event.group == self.group.name and event.stamp == self.latched:
+                self._repeat_at = now
             case Applied() | Proof() if event.group == self.group.name and self.record is not None:
                 self.certificate.hear(event, self.record, now)
             case Serving() if event.group == self.group.name:
@@ -174,15 +167,18 @@ class HostedGroup:
         record = self.record
         if record is None:
             return False
-        self.certificate.hear(beat, record, now)
+        if len(record.gateways) > 1:
+            self.certificate.hear(beat, record, now)
         if record.active == self.site:
             return not self.gate.open
         if beat.site != record.active or beat.marks.get(self.group.name) != record.stamp:
             return record.stamp != self._stamp
         mine = [status for status in beat.services if status.group == self.group.name]
+        news = record.stamp != self._stamp
         if mine and all(status.role == "active" and status.gate_open for status in mine):
+            news = news or self._peer_serving != record.stamp
             self._peer_serving = record.stamp
-        return True
+        return news
 
     # ------------------------------------------------------------------ decide
 
@@ -234,6 +230,8 @@ class HostedGroup:
         if going_on or self._may_expose(record, now):
             gate.want(stamp, self.site)
             self._say_serving(record)
+        elif stored != stamp and gate.asked_for(self.site):
+            gate.rest()  # it was not opened while it might have been, under this stamp or an earlier one
 
     def _may_expose(self, record: GroupRecord, now: float) -> bool:
         single = len(record.gateways) == 1
@@ -330,11 +328,11 @@ class HostedGroup:
 
     def _tell_applied(self, record: GroupRecord) -> None:
         """Say once that this site's own ends follow the stamp."""
-        if self.gate.settled(record.stamp):
-            told = Applied(self.site, self.group.name, record.stamp, tuple(sorted(self.gate.present)), 0.0)
-            if told != self._told:
-                self._told = told
-                self._actions.append(Publish(told))
+        follows = (record.stamp, self.gate.present)
+        if follows != self._told_of and self.gate.settled(record.stamp):
+            self._told_of = follows
+            self._told = Applied(self.site, self.group.name, record.stamp, tuple(sorted(self.gate.present)), 0.0)
+            self._actions.append(Publish(self._told))
 
     def _prove(self, record: GroupRecord) -> None:
         """Proofs are repeated while they matter: one message may be lost."""

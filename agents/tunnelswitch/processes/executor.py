@@ -31,16 +31,6 @@ TOLD = (facts.Decision, facts.Proof, facts.Handover, facts.Serving, facts.Promot
 BAD = (events.SwitchConflict, events.SwitchFailed, events.PromotionFailed, events.FenceFailed, facts.PromoteFailed)
 
 
-def _tell(thing: object) -> None:
-    told = {field.name: _plain(getattr(thing, field.name)) for field in fields(thing)}  # type: ignore[arg-type]
-    if isinstance(thing, events.SwitchApplied):
-        for name in ("committed_at", "applied_at"):
-            told[name.replace("_at", "_after_ms")] = round((told.pop(name) - thing.submitted_at) * 1000, 1)
-        del told["submitted_at"]
-    alarm = isinstance(thing, facts.Decision) and thing.action == "alarm"
-    (_log.warning if alarm or isinstance(thing, BAD) else _log.info)(type(thing).__name__, **told)
-
-
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Stamp) else sorted(value) if isinstance(value, frozenset) else value
 
@@ -90,7 +80,7 @@ class Executor:
                 continue
             self._bus.publish(action.message)
             if isinstance(action.message, TOLD):
-                _tell(action.message)
+                self._tell(action.message)
             rest = batch[index + 1 :]
             if action.flush and any(not isinstance(later, actions.Publish) for later in rest):
                 if self._spawn(self._after_flush(rest)) is None:
@@ -133,6 +123,15 @@ class Executor:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("an action failed in an unforeseen way", error=repr(error))
 
+    def _tell(self, thing: object) -> None:
+        told = {field.name: _plain(getattr(thing, field.name)) for field in fields(thing)}  # type: ignore[arg-type]
+        if isinstance(thing, events.SwitchApplied):
+            for name in ("committed_at", "applied_at"):
+                told[name.replace("_at", "_after_ms")] = round((told.pop(name) - thing.submitted_at) * 1000, 1)
+            del told["submitted_at"]
+        alarm = isinstance(thing, facts.Decision) and thing.action == "alarm"
+        (_log.warning if alarm or isinstance(thing, BAD) else _log.info)(type(thing).__name__, **told)
+
     async def _read(self, action: actions.ReadRecord) -> None:
         try:
             record, revision = await self._epochs.read(action.group, action.deadline_seconds)
@@ -157,7 +156,7 @@ class Executor:
             return
         result = await self._data_plane.apply(action)
         self._post(result)
-        _tell(result)
+        self._tell(result)
 
     async def _drive(self, action: actions.Promote | actions.Fence) -> None:
         driver = self._drivers.get(action.service)
@@ -168,7 +167,7 @@ class Executor:
             absent = events.FenceFailed(action.service, "no driver for it on this site")
             result = await driver.fence(action) if driver else absent
         self._post(result)
-        _tell(result)
+        self._tell(result)
 
     async def _pin(self, action: actions.PinLeader) -> None:
         try:

@@ -44,6 +44,7 @@ class Hypervisor:
     Attributes:
         fault: what goes wrong with promotions, one of PROMOTE_FAULTS.
         revives: can a copy begin again as a standby?
+        on_fence: hears of every copy that is going to be stopped for good, and why.
 
     Args:
         tell: (site, event) to the agent there.
@@ -69,6 +70,7 @@ class Hypervisor:
         }
         self.fault: str | None = None
         self.revives = True
+        self.on_fence: Callable[[Copy, Fence], None] = lambda copy, action: None
         self._parents = {copy.run: copy.synced_with for copy in self.copies.values() if copy.run != copy.synced_with}
         self._timeline = timeline
         self._seconds = seconds
@@ -130,6 +132,8 @@ class Hypervisor:
 
     def fence(self, site: str, action: Fence) -> Answer[Fencing]:
         answer: Answer[Fencing] = Answer()
+        if self.copies[site].run == action.run:
+            self.on_fence(self.copies[site], action)
         self._timeline.after(self._seconds, self._fence, site, action.run, answer)
         return answer
 

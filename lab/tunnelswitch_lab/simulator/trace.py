@@ -21,7 +21,8 @@ def heading(schedule: Schedule) -> list[str]:
         f"seed {schedule.seed}: servers {', '.join(group.servers)}; gateways {', '.join(group.gateways)}; "
         f"voters {', '.join(group.voters)}; services {', '.join(service.name for service in group.services)}",
         f"  heartbeat {setup.timing.interval_seconds:g} s, window {setup.timing.window_seconds:g} s, "
-        f"fence after {setup.timing.fence_after_seconds:g} s, hysteresis {group.hysteresis_seconds:g} s",
+        f"fence after {setup.timing.fence_after_seconds:g} s, hysteresis {group.hysteresis_seconds:g} s"
+        + ("" if setup.protected else ", the standby still on its way"),
     ]
     lines += [f"  {fault}" for fault in schedule.faults]
     return [*lines, f"  {schedule.healed_at:7.3f} s  everything is healed"]

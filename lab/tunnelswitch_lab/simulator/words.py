@@ -1,0 +1,95 @@
+"""What sites say of each other has to be so, or to have been so a moment ago: judged when it is said.
+
+A heartbeat is an act like any other, and decisions rest on it. One that says itself that its process ran late is no
+word: nobody may count it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tunnelswitch.core.facts import Bus, Heartbeat, Vote
+from tunnelswitch.core.stamp import Stamp
+
+if TYPE_CHECKING:
+    from tunnelswitch_lab.simulator.invariants import Judge
+
+# From a voter's word to the commit that rests on it: how old it may be when it comes, and how long it then counts.
+BALLOT_WINDOWS = 3
+# A site that was silent is called alive for one window, widened or not; its last word may have been as old; and a sleep
+# of up to half of it makes nobody late.
+ALIVE_CEILINGS = 2.5
+SLACK_SECONDS = 0.05
+NEVER = float("-inf")
+
+
+class Words:
+    """What was said, and by whom last."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self._world = judge.world
+        timing = judge.world.setup.timing
+        self._window = timing.window_seconds
+        self._alive_seconds = ALIVE_CEILINGS * max(timing.longest_window_seconds, self._window) + SLACK_SECONDS
+        self._spoke_at: dict[str, float] = {}
+        self._voted_on: dict[tuple[str, str], Stamp] = {}
+        self._down: dict[str, tuple[float, str]] = {}
+
+    def said(self, beat: Heartbeat) -> None:
+        """A site's heartbeat leaves."""
+        now = self._world.now
+        for vote in beat.votes:
+            self._judge.apply("I1 never back", self._never_back(beat, vote))
+            if vote.down and not beat.late:
+                self._judge.apply("I4 true votes", self._true_vote(beat.site, vote))
+                self._down[beat.site] = (now, str(vote.stamp))
+        if not beat.late:
+            self._judge.apply("I4 alive means heard", self._alive(beat))
+        self._spoke_at[beat.site] = now
+
+    def said_down(self, stamp: str, sent_at: float) -> set[str]:
+        """Whose word that the active is down, under `stamp`, a decision of that moment may rest on."""
+        oldest = sent_at - BALLOT_WINDOWS * self._window - SLACK_SECONDS
+        return {site for site, (at, under) in self._down.items() if under == stamp and at >= oldest}
+
+    # ------------------------------------------------------------------ rules
+
+    def _never_back(self, beat: Heartbeat, vote: Vote) -> str | None:
+        key = (beat.incarnation, vote.group)
+        known = self._voted_on.get(key)
+        self._voted_on[key] = vote.stamp
+        if known is None or known is vote.stamp or known <= vote.stamp:
+            return None
+        return f"{beat.site} votes under {vote.stamp}, and had known {known}"
+
+    def _alive(self, beat: Heartbeat) -> str | None:
+        since = self._world.now - self._alive_seconds
+        for seen in beat.observations:
+            if seen.bus is Bus.ALIVE and self._spoke_at.get(seen.subject, NEVER) < since:
+                return f"{beat.site} says that {seen.subject} is alive, which has said nothing for long"
+        return None
+
+    def _true_vote(self, site: str, vote: Vote) -> str | None:
+        """Path down and bus silent, both seen for a window under the stamp, and neither long over."""
+        world, window = self._world, self._window
+        age = world.now - self._judge.committed_at.get(vote.stamp, NEVER)
+        if age < window * 0.99:
+            return f"{site} says that {vote.subject} is down under {vote.stamp}, which is {age:.3f} s old"
+        if world.switches[site].up and not world.network.down_lately(site, vote.subject, window):
+            return f"{site} says that {vote.subject} is down, and its path is up"
+        if not self.could_be_silent(vote.subject, site, 2 * window):
+            return f"{site} says that {vote.subject} is down, whose heartbeats reach it"
+        return None
+
+    def could_be_silent(self, source: str, target: str, seconds: float) -> bool:
+        """May heartbeats of `source` have been missing at `target` within the last so many seconds?"""
+        world = self._world
+        process = world.processes[source]
+        return (
+            not process.alive
+            or process.paused
+            or world.now - world.mute_until.get(source, NEVER) <= seconds
+            or world.bus.was_bad(seconds)
+            or world.network.silent_lately(source, target, seconds)
+        )
