@@ -99,6 +99,7 @@ def _exec(layout: Layout) -> list[str]:
             fence=[str(HOOKS / "fence"), directory],
             status=[str(HOOKS / "status"), directory],
             health=[],
+            checkpoint=[str(HOOKS / "checkpoint"), directory],
             timeout_seconds=HOOK_TIMEOUT_SECONDS,
             notify_socket=str(layout.notify_socket("{site}")),
         ),

@@ -234,7 +234,7 @@ CASES = {
     "unknown key": (
         changed("t2_key = 2", "t2_key = 2\nt2_kee = 2"),
         "services.pbx.t2_kee: is not a key we know; did you mean t2_key? "
-        "keys here: address, bridge, buffering, colo, driver, exec, t2_key, t3_key",
+        "keys here: address, bridge, buffering, colo, degraded_after_seconds, driver, exec, t2_key, t3_key",
     ),
     "unknown table": (
         changed("[runtime]", "[runtme]"),

@@ -15,8 +15,11 @@ Message = (
     | facts.Epoch
     | facts.Proof
     | facts.Handover
+    | facts.HandoverRefused
     | facts.MoveRequest
+    | facts.PlanRequest
     | facts.DrainRequest
+    | facts.PauseRequest
     | facts.Applied
     | facts.Serving
     | facts.PromoteFailed
@@ -98,4 +101,15 @@ class Fence:
     deadline_seconds: float
 
 
-Action = Publish | ReadRecord | CommitRecord | ApplyTunnels | PinLeader | Promote | Fence
+@dataclass(frozen=True, slots=True)
+class TakeCheckpoint:
+    """Have a checkpoint of this run committed that has everything it does until now, as soon as can be. Answer:
+    CheckpointTaken or CheckpointFailed, with the same `request`."""
+
+    service: str
+    run: str
+    request: int
+    deadline_seconds: float
+
+
+Action = Publish | ReadRecord | CommitRecord | ApplyTunnels | PinLeader | Promote | Fence | TakeCheckpoint

@@ -15,6 +15,7 @@ from tunnelswitch.core.facts import (
     Heartbeat,
     MoveRequest,
     Path,
+    PauseRequest,
     PromoteFailed,
     Proof,
     ProofKind,
@@ -57,14 +58,16 @@ class Evidence:
     proofs: dict[str, Proof] = field(default_factory=dict)
     wish: MoveRequest | None = None
     drain: DrainRequest | None = None
+    pause: PauseRequest | None = None
     asked_reason: Reason | None = None
+    asked_evidence: tuple[str, ...] = ()
     promote_failed: PromoteFailed | None = None
     _open_since: dict[str, float] = field(default_factory=dict)
 
     def void(self) -> None:
         """A new stamp is in force."""
         self.proofs.clear()
-        self.wish = self.drain = None
+        self.wish = self.drain = self.pause = None
         self.asked_reason = None
         self.promote_failed = None
 
@@ -134,7 +137,8 @@ class Evidence:
         """What is missing for `target` to take over; empty if nothing is (PROTOCOL R6)."""
         missing = []
         if not record.in_sync:
-            missing.append("record says that the standby is not in sync in this epoch")
+            why = "; ".join(status.why for status in self.statuses(record.active, now).values() if status.why)
+            missing.append(f"record says that the standby is not in sync in this epoch{f' ({why})' if why else ''}")
         beat = self.fresh(target, now)
         if beat is None:
             missing.append(f"no fresh heartbeat from {target}")
@@ -152,7 +156,7 @@ class Evidence:
             elif record.in_sync and not names_run(record.standby_run, service.name, status.run):
                 missing.append(f"{service.name} on {target} is another run than the one in sync")
             elif not status.in_sync:
-                missing.append(f"{service.name} on {target} is not in sync")
+                missing.append(f"{service.name} on {target} is not in sync{f' ({status.why})' if status.why else ''}")
         return tuple(missing)
 
     def _waits(self, record: GroupRecord, now: float) -> bool:
@@ -165,17 +169,26 @@ class Evidence:
 
     def conclude(self, record: GroupRecord, now: float) -> Verdict | None:
         """The strongest verdict that the evidence bears, or None."""
-        if self.proofs:
-            proof = next(iter(self.proofs.values()))
+        proof = next((proof for proof in self.proofs.values() if self._suffices(proof)), None)
+        if proof is not None:
             what = f"{proof.site} proves: {proof.service} run {proof.run} {proof.kind} under {proof.stamp}"
-            consented = proof.kind is ProofKind.FENCED and self.asked_reason is not None
-            return Verdict(self.asked_reason if consented and self.asked_reason else Reason.PROOF, (what,))
+            if proof.kind is ProofKind.FENCED and self.asked_reason is not None:
+                return Verdict(self.asked_reason, (what, *self.asked_evidence))
+            return Verdict(Reason.PROOF, (what,))
         down = self.down(record, now)
         if len(down) >= quorum(len(record.voters)):
             return Verdict(
                 Reason.SUSPICION, (f"path down and bus silent, say {', '.join(down)} of {len(record.voters)} voters",)
             )
+        if self.proofs or any(status.self_fenced for status in self.statuses(record.active, now).values()):
+            return None  # it closed itself under this stamp, so nothing more is asked of it: it is to be re-armed
         return self._cut_off(record, now) or self._wished(record) or self._drained(record)
+
+    def _suffices(self, proof: Proof) -> bool:
+        """A gate that was to be closed as planned, and was closed for another reason, or by an agent that forgot the
+        plan: the standby may lack what clients saw last. The active is well, and gets its service back."""
+        planned = self.asked_reason is Reason.OPERATOR
+        return proof.kind is ProofKind.EXITED or not planned or proof.final_checkpoint > 0
 
     def down(self, record: GroupRecord, now: float) -> tuple[str, ...]:
         return down_votes(
@@ -272,4 +285,5 @@ def _gist(beat: Heartbeat) -> list[object]:
     """What a heartbeat says, without ages and counters."""
     said: list[object] = [(seen.path, seen.bus) for seen in beat.observations]
     said += [(s.service, s.run, s.role, s.protection, s.in_sync, s.gate_open, s.self_fenced) for s in beat.services]
+    said += [status.why for status in beat.services]
     return said

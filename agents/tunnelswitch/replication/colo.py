@@ -13,8 +13,15 @@ import signal
 from collections.abc import Callable
 
 from tunnelswitch.config import Colo
-from tunnelswitch.core.actions import Fence, Promote
-from tunnelswitch.core.events import FenceDone, FenceFailed, Promoted, PromotionFailed
+from tunnelswitch.core.actions import Fence, Promote, TakeCheckpoint
+from tunnelswitch.core.events import (
+    CheckpointFailed,
+    CheckpointTaken,
+    FenceDone,
+    FenceFailed,
+    Promoted,
+    PromotionFailed,
+)
 from tunnelswitch.errors import DriverError
 from tunnelswitch.ports import Emit
 from tunnelswitch.replication import colo_qmp as qmp
@@ -65,6 +72,32 @@ class ColoDriver:
             DriverError: QEMU did not do it.
         """
         await self._watch.protector.set_interval(milliseconds)
+
+    async def checkpoint(self, action: TakeCheckpoint) -> CheckpointTaken | CheckpointFailed:
+        """Have one more committed, beginning at once. One that is under way does not count: the machine may have gone
+        on since it began."""
+        watch = self._watch
+        if watch.running is None or watch.running.run != action.run:
+            return CheckpointFailed(self._service, action.request, f"run {action.run} is not here")
+        if watch.machine.mode is not Mode.PRIMARY or watch.machine.peer_lost:
+            return CheckpointFailed(self._service, action.request, watch.machine.why or "it has no standby")
+        wanted = watch.commits.want(tells_begin=True)
+        try:
+            async with asyncio.timeout(action.deadline_seconds):
+                while not wanted.done.done():
+                    wanted.news.clear()
+                    await watch.protector.hasten()
+                    # QEMU's answer comes before the event of what begins after it, in one stream.
+                    wanted.arm()
+                    await wanted.news.wait()
+                return CheckpointTaken(self._service, action.request, wanted.done.result())
+        except TimeoutError:
+            error = f"none was committed within {action.deadline_seconds:g} s"
+        except DriverError as problem:
+            error = problem.diagnostics()
+        finally:
+            watch.commits.forget(wanted)
+        return CheckpointFailed(self._service, action.request, error)
 
     async def promote(self, action: Promote) -> Promoted | PromotionFailed:
         """Have the standby serve from the last checkpoint. Counts when QEMU says that the machine runs by itself."""

@@ -42,6 +42,7 @@ class Judge:
         promised: by site the stamp under which it, being the active, closed its gate.
         wishes: (stamp, target) of every move that an operator asked for.
         superseded_at: when the store took another record in the place of this one.
+        served_until: when clients reached a site last.
         last_served: the run that clients reached last, by service.
     """
 
@@ -56,6 +57,8 @@ class Judge:
         self.restored: set[str] = set()
         self.wishes: set[tuple[Stamp, str]] = set()
         self.superseded_at: dict[Stamp, float] = {}
+        self.served_until: dict[str, float] = {}
+        self._reached: frozenset[str] = frozenset()
 
     def state(self) -> None:
         """Something changed that clients could see."""
@@ -65,6 +68,9 @@ class Judge:
             copy = self.world.hypervisors[one.service].copies[one.site]
             self.last_served[one.service] = copy.run
             self.served_since_commit.add(one.site)
+        reached = frozenset(one.site for one in self.world.reached)
+        self.served_until.update(dict.fromkeys(self._reached - reached, self.world.now))
+        self._reached = reached
 
     def taken(self, taken: Taken) -> None:
         """An OVSDB took a transaction."""
@@ -272,7 +278,24 @@ def asked_for(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | No
         return None
     if (before.stamp, after.active) in judge.wishes:
         return None
+    group = judge.world.group
+    if group.failback_after_seconds is not None and after.active == group.preferred:
+        return None
     return f"nobody asked under {before.stamp} that {after.active} serve"
+
+
+def planned_loses_nothing(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | None:
+    """What moves by a wish must find at its new site all that clients saw at the old one."""
+    if after.reason is not Reason.OPERATOR or after.active == before.active:
+        return None
+    world, old = judge.world, before.active
+    until = world.now if old in {one.site for one in world.reached} else judge.served_until.get(old, float("-inf"))
+    for name, part in world.hypervisors.items():
+        named = (at for run, at in part.holds_until.items() if names_run(after.active_run, name, run))
+        held = max(named, default=float("-inf"))
+        if held < until:
+            return f"{after.active} lacks the last {until - held:.3f} s of {name}, which {old} served"
+    return None
 
 
 def fresh_votes(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | None:
@@ -374,6 +397,7 @@ COMMIT_RULES: dict[str, Callable[[Judge, GroupRecord, GroupRecord], str | None]]
     "I4 never exposed": never_exposed,
     "I4 drained": drained_rest,
     "I4 asked for": asked_for,
+    "I5 planned loses nothing": planned_loses_nothing,
 }
 FINAL_RULE = "I6 service returns"
 SPIN_RULE = "I6 comes to rest"

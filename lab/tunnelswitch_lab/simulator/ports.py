@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tunnelswitch.core.actions import ApplyTunnels, Fence, Message, Promote
+from tunnelswitch.core.actions import ApplyTunnels, Fence, Message, Promote, TakeCheckpoint
 from tunnelswitch.core.facts import GroupRecord
 from tunnelswitch_lab.simulator.bus import SimulatedBus
-from tunnelswitch_lab.simulator.hypervisor import Fencing, Hypervisor, Promotion
+from tunnelswitch_lab.simulator.hypervisor import Fencing, Hypervisor, Promotion, Taking
 from tunnelswitch_lab.simulator.process import Clock, Process
 from tunnelswitch_lab.simulator.store import Read, SimulatedStore
 from tunnelswitch_lab.simulator.switches import Result, Switch
@@ -64,6 +64,9 @@ class DriverPort(_Started):
     def __init__(self, hypervisor: Hypervisor, site: str) -> None:
         self._hypervisor = hypervisor
         self._site = site
+
+    async def checkpoint(self, action: TakeCheckpoint) -> Taking:
+        return await self._hypervisor.checkpoint(self._site, action)
 
     async def promote(self, action: Promote) -> Promotion:
         return await self._hypervisor.promote(self._site, action)
