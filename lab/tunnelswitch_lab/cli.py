@@ -120,7 +120,7 @@ def demo(
 
 @app.command("run")
 def run_series(
-    fault: Annotated[str, typer.Option(help=f"one of {', '.join(faults.FAULTS)}")],
+    fault: Annotated[str, typer.Option(help=f"one of {', '.join(faults.EVENTS)}")],
     out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)],
     workload: Workload = "process",
     checkpoint_interval: Interval = None,

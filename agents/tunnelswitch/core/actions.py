@@ -103,12 +103,13 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class TakeCheckpoint:
-    """Have a checkpoint of this run committed that has everything it does until now, as soon as can be. Answer:
-    CheckpointTaken or CheckpointFailed, with the same `request`."""
+    """Wait for a checkpoint of this run that is committed after now; `urgent`: clients wait, it is to begin at once.
+    Answer: CheckpointTaken or CheckpointFailed, with the same `request`."""
 
     service: str
     run: str
     request: int
+    urgent: bool
     deadline_seconds: float
 
 

@@ -156,11 +156,13 @@ class PromotionFailed:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointTaken:
-    """The standby holds a checkpoint that has everything that this run had done when it was asked for."""
+    """The standby holds a checkpoint that has everything that the run did until `holds_until`, by this process' clock:
+    when it was asked for, or, of a copy that stands still while it is taken, when that went on."""
 
     service: str
     request: int
     sequence: int
+    holds_until: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,9 +155,14 @@ class Evidence:
                 missing.append(f"{target} hosts no instance of {service.name}")
             elif record.in_sync and not names_run(record.standby_run, service.name, status.run):
                 missing.append(f"{service.name} on {target} is another run than the one in sync")
-            elif not status.in_sync:
+            elif not status.in_sync and not (status.role == "active" and self._handed_over(service.name)):
                 missing.append(f"{service.name} on {target} is not in sync{f' ({status.why})' if status.why else ''}")
         return tuple(missing)
+
+    def _handed_over(self, service: str) -> bool:
+        """Has the active closed for good with the standby holding all that clients saw? Then that may have resumed."""
+        proof = self.proofs.get(service)
+        return proof is not None and proof.final_checkpoint > 0
 
     def _waits(self, record: GroupRecord, now: float) -> bool:
         """Has the active taken over, and is held back only until it is known that the old one reaches nobody?"""

@@ -92,6 +92,8 @@ class HostedGroup:
                 self.gate.failed(event, now)
             case Applied() | Proof() if event.group == self.group.name and self.record is not None:
                 self.certificate.hear(event, self.record, now)
+                if isinstance(event, Proof):
+                    self._resume_early(event, self.record, now)
             case Serving() if event.group == self.group.name:
                 self._peer_serving = event.stamp
             case Handover() if event.group == self.group.name:
@@ -263,9 +265,25 @@ class HostedGroup:
             return
         if record.active_run and not names_run(record.active_run, seen.service, seen.run):
             return  # it started after the record was written: it holds nobody's state
+        self._promote(instance, record, record.reason, now)
+
+    def _resume_early(self, proof: Proof, record: GroupRecord, now: float) -> None:
+        """The active has closed for good, and this site holds all that clients saw: resuming behind a closed gate is
+        free, and need not wait for the commit. If that never comes, the old active is re-armed, and this copy ended."""
+        instance = self.instances.get(proof.service)
+        planned = record.in_sync and (proof.site, proof.stamp) == (record.active, record.stamp) and proof.gate_closed
+        if instance is None or not planned or not proof.final_checkpoint or record.active == self.site:
+            return
+        seen = instance.seen
+        ours = names_run(record.standby_run, seen.service, seen.run) and seen.role == "standby"
+        if ours and self.gate.seen and not self.gate.open and now >= instance.busy_until:
+            self._promote(instance, record, Reason.OPERATOR, now)
+
+    def _promote(self, instance: Instance, record: GroupRecord, reason: Reason, now: float) -> None:
+        seen = instance.seen
         instance.promote_attempts += 1
         instance.busy_until = now + DRIVER_DEADLINE_SECONDS
-        self._actions.append(Promote(seen.service, seen.run, record.stamp, record.reason, DRIVER_DEADLINE_SECONDS))
+        self._actions.append(Promote(seen.service, seen.run, record.stamp, reason, DRIVER_DEADLINE_SECONDS))
 
     def _say_serving(self, record: GroupRecord) -> None:
         decision = (record.stamp.epoch, record.stamp.decision_id)
@@ -349,20 +367,10 @@ class HostedGroup:
             elif self._closed_for_good(record.stamp) and self.handing.may_prove(record.stamp):
                 kind, run = ProofKind.FENCED, instance.seen.run or run
             if kind is not None:
-                self._actions.append(Publish(self._proof(record, name, run, kind), flush=True))
-
-    def _proof(self, record: GroupRecord, service: str, run: str, kind: ProofKind) -> Proof:
-        return Proof(
-            group=self.group.name,
-            service=service,
-            site=self.site,
-            stamp=record.stamp,
-            run=run,
-            incarnation=self.member.incarnation,
-            kind=kind,
-            gate_closed=not self.gate.open,
-            final_checkpoint=self.handing.final_checkpoint(record.stamp, service),
-        )
+                final = self.handing.final_checkpoint(record.stamp, name)
+                told = (self.group.name, name, self.site, record.stamp, run, self.member.incarnation, kind)
+                proof = Proof(*told, gate_closed=not self.gate.open, final_checkpoint=final)
+                self._actions.append(Publish(proof, flush=True))
 
     def statuses(self, now: float) -> tuple[ServiceStatus, ...]:
         """For the heartbeat."""

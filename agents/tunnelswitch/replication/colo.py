@@ -33,6 +33,8 @@ from tunnelswitch.replication.runs import WatchedRun
 from tunnelswitch.replication.watching import wait_for
 
 QUIT_SECONDS = 0.3
+# A checkpoint that is not urgent is waited for if it comes within this: one more would be one more pause.
+PATIENT_MS = 500
 _SERVES_POLL_SECONDS = 0.001
 
 
@@ -74,30 +76,23 @@ class ColoDriver:
         await self._watch.protector.set_interval(milliseconds)
 
     async def checkpoint(self, action: TakeCheckpoint) -> CheckpointTaken | CheckpointFailed:
-        """Have one more committed, beginning at once. One that is under way does not count: the machine may have gone
-        on since it began."""
-        watch = self._watch
+        """Wait for the next one to end. It has everything until then: the machine stands still while it is taken."""
+        watch, name, request = self._watch, self._service, action.request
         if watch.running is None or watch.running.run != action.run:
-            return CheckpointFailed(self._service, action.request, f"run {action.run} is not here")
+            return CheckpointFailed(name, request, f"run {action.run} is not here")
         if watch.machine.mode is not Mode.PRIMARY or watch.machine.peer_lost:
-            return CheckpointFailed(self._service, action.request, watch.machine.why or "it has no standby")
-        wanted = watch.commits.want(tells_begin=True)
+            return CheckpointFailed(name, request, watch.machine.why or "it has no standby")
         try:
             async with asyncio.timeout(action.deadline_seconds):
-                while not wanted.done.done():
-                    wanted.news.clear()
-                    await watch.protector.hasten()
-                    # QEMU's answer comes before the event of what begins after it, in one stream.
-                    wanted.arm()
-                    await wanted.news.wait()
-                return CheckpointTaken(self._service, action.request, wanted.done.result())
+                with watch.commits.following(1) as wanted:
+                    if action.urgent or self._options.checkpoint_interval_ms > PATIENT_MS:
+                        await watch.protector.hasten()
+                    ended = await wanted.last
+                return CheckpointTaken(name, request, ended.sequence, ended.at)
         except TimeoutError:
-            error = f"none was committed within {action.deadline_seconds:g} s"
+            return CheckpointFailed(name, request, f"none was committed within {action.deadline_seconds:g} s")
         except DriverError as problem:
-            error = problem.diagnostics()
-        finally:
-            watch.commits.forget(wanted)
-        return CheckpointFailed(self._service, action.request, error)
+            return CheckpointFailed(name, request, problem.diagnostics())
 
     async def promote(self, action: Promote) -> Promoted | PromotionFailed:
         """Have the standby serve from the last checkpoint. Counts when QEMU says that the machine runs by itself."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -181,14 +182,14 @@ class MachineWatch:
         checkpoint = self.machine.take_event(event, asyncio.get_running_loop().time())
         name = str(event.get("event"))
         self.protector.heard(name)
-        if name == qmp.STOP:
-            self.commits.begun()
-        elif name == qmp.COLO_EXIT:
+        if name == qmp.COLO_EXIT:
             self.commits.lost("checkpoints have ended")
         if checkpoint is not None and not self.promoting:
             told = (checkpoint.role, checkpoint.sequence, checkpoint.pause_seconds, self._meter.grown_bytes())
             self._emit(CheckpointSeen(self._site, self._service, self.machine.run, *told))
-            self.commits.committed(checkpoint.sequence)
+            # When the machine went on, by QEMU's word on the host's clock; never later than now.
+            ago = max(0.0, time.time() - (qmp.event_seconds(event) or time.time()))
+            self.commits.committed(checkpoint.sequence, asyncio.get_running_loop().time() - ago)
             if checkpoint.role == "standby":
                 self._halting = asyncio.create_task(self._halt())
         if name in (qmp.COLO_EXIT, qmp.MIGRATION):

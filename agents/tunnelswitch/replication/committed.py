@@ -1,72 +1,61 @@
-"""Waiting for one checkpoint more, that begins after the asking; one that is under way then does not count.
-
-`begun` and `committed` are called as a copy tells of them. A copy that tells of the end alone has at most one under
-way, so that the second end is of one that began after the asking.
-"""
+"""Waiting for checkpoints to be committed, from the moment of asking on."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from tunnelswitch.errors import DriverError
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """One that the standby holds: its number, and when the copy went on, by the event loop's clock."""
+
+    sequence: int
+    at: float
+
+
 class Wanted:
-    """One checkpoint that somebody waits for. `news`: it has come, will not come, or one ended that does not count."""
+    """So many checkpoints that somebody waits for."""
 
-    def __init__(self, *, tells_begin: bool) -> None:
-        self._ends = 1 if tells_begin else 2
-        self._begun = not tells_begin
-        self._armed = not tells_begin
-        self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.news = asyncio.Event()
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self.last: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
 
-    def arm(self) -> None:
-        """What begins from now on counts."""
-        self._armed = True
-
-    def begins(self) -> None:
-        self._begun |= self._armed
-
-    def ends(self, sequence: int) -> None:
-        self.news.set()
-        if not self._begun:
-            return
-        self._ends -= 1
-        if self._ends <= 0 and not self.done.done():
-            self.done.set_result(sequence)
+    def ends(self, ended: Ended) -> None:
+        self._left -= 1
+        if self._left <= 0 and not self.last.done():
+            self.last.set_result(ended)
 
     def lost(self, why: str) -> None:
-        self.news.set()
-        if not self.done.done():
-            self.done.set_exception(DriverError(why))
-            self.done.exception()  # it may be that nobody waits any more
+        if not self.last.done():
+            self.last.set_exception(DriverError(why))
+            self.last.exception()  # it may be that nobody waits any more
 
 
 class Committed:
-    """The checkpoints of one copy, for those who wait for one."""
+    """The checkpoints of one copy, for those who wait for them."""
 
     def __init__(self) -> None:
         self._wanted: set[Wanted] = set()
 
-    def want(self, *, tells_begin: bool) -> Wanted:
-        """Wait for one from now on; `forget` it afterwards."""
-        wanted = Wanted(tells_begin=tells_begin)
+    @contextlib.contextmanager
+    def following(self, count: int) -> Iterator[Wanted]:
+        """The next `count` to end; `last` is the last of them, and raises DriverError if there will be none."""
+        wanted = Wanted(count)
         self._wanted.add(wanted)
-        return wanted
+        try:
+            yield wanted
+        finally:
+            self._wanted.discard(wanted)
 
-    def forget(self, wanted: Wanted) -> None:
-        self._wanted.discard(wanted)
-
-    def begun(self) -> None:
-        """One begins: from here on the copy does nothing that is not in it."""
+    def committed(self, sequence: int, at: float) -> None:
+        """The standby holds one more."""
         for wanted in self._wanted:
-            wanted.begins()
-
-    def committed(self, sequence: int) -> None:
-        """The standby holds it."""
-        for wanted in self._wanted:
-            wanted.ends(sequence)
+            wanted.ends(Ended(sequence, at))
 
     def lost(self, why: str) -> None:
         """There will be none."""

@@ -67,10 +67,12 @@ class ExecDriver:
         await self._hooks.close()
 
     async def checkpoint(self, action: TakeCheckpoint) -> CheckpointTaken | CheckpointFailed:
-        """Have one more committed. Notices prove it where there are any; else the hook's status 0 has to do."""
+        """Wait for one more. Notices prove it where there are any; else the hook's status 0 has to do."""
+        asked_at = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(action.deadline_seconds):
-                return CheckpointTaken(action.service, action.request, await self._checkpoint(action))
+                sequence = await self._checkpoint(action)
+                return CheckpointTaken(action.service, action.request, sequence, asked_at)
         except TimeoutError:
             error = f"none was committed within {action.deadline_seconds:g} s"
         except DriverError as problem:
@@ -88,16 +90,14 @@ class ExecDriver:
             raise DriverError(f"run {action.run} is not here")
         if not told and not hook:
             raise DriverError("it tells of none", "give exec.checkpoint or exec.notify_socket (docs/configuration.md)")
-        wanted = self._watch.commits.want(tells_begin=False)
-        try:
+        # One is under way at most, and only its end is told: the second to end began after we asked.
+        with self._watch.commits.following(2) as wanted:
             if hook:
                 environment = {"TUNNELSWITCH_ROLE": "active"}
                 result = await self._hooks.run("checkpoint", hook, environment, action.deadline_seconds)
                 if result.problem:
                     raise DriverError(result.problem)
-            return await wanted.done if told else max(1, self._watch.sequence)
-        finally:
-            self._watch.commits.forget(wanted)
+            return (await wanted.last).sequence if told else max(1, self._watch.sequence)
 
     async def promote(self, action: Promote) -> Promoted | PromotionFailed:
         """Have the standby serve. Status 0 counts only while a process lives that can."""

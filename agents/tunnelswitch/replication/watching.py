@@ -185,7 +185,7 @@ class ServiceWatch:
         if isinstance(notice, CheckpointNotice):
             seen = (notice.run, notice.role, notice.sequence, notice.pause_seconds, notice.bytes)
             self._emit(CheckpointSeen(self._site, self._service, *seen))
-            self.commits.committed(notice.sequence)
+            self.commits.committed(notice.sequence, asyncio.get_running_loop().time())
         else:
             self._version += 1
         self._instance.take_notice(notice)

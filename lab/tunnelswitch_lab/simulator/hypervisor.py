@@ -134,21 +134,24 @@ class Hypervisor:
             self._tell(site, self.seen(site))
         answer.set(instead or events.Promoted(self.service, run, self._seconds))
 
-    def checkpoint(self, site: str, action: TakeCheckpoint) -> Answer[Taking]:
+    def checkpoint(self, site: str, action: TakeCheckpoint, asked_at: float) -> Answer[Taking]:
+        """`asked_at` is by the clock of the site's agent."""
         answer: Answer[Taking] = Answer()
-        self._timeline.after(self._seconds, self._checkpoint, site, action, self._timeline.now, answer)
+        self._timeline.after(self._seconds, self._checkpoint, site, action, self._timeline.now, asked_at, answer)
         late = events.CheckpointFailed(action.service, action.request, "none in time")
         self._timeline.after(action.deadline_seconds, answer.set, late)
         return answer
 
-    def _checkpoint(self, site: str, action: TakeCheckpoint, began_at: float, answer: Answer[Taking]) -> None:
+    def _checkpoint(
+        self, site: str, action: TakeCheckpoint, began_at: float, asked_at: float, answer: Answer[Taking]
+    ) -> None:
         copy, other = self.copies[site], self.other(site)
         if copy.run != action.run or copy.role != "active" or self.seen(site).protection is not Protection.PROTECTED:
             answer.set(events.CheckpointFailed(action.service, action.request, "it has no standby"))
         elif self.linked():
             self._checkpoints += 1
             self.holds_until[other.run] = began_at
-            answer.set(events.CheckpointTaken(action.service, action.request, self._checkpoints))
+            answer.set(events.CheckpointTaken(action.service, action.request, self._checkpoints, asked_at))
 
     def fence(self, site: str, action: Fence) -> Answer[Fencing]:
         answer: Answer[Fencing] = Answer()

@@ -61,12 +61,13 @@ class PlanePort(_Started):
 
 
 class DriverPort(_Started):
-    def __init__(self, hypervisor: Hypervisor, site: str) -> None:
+    def __init__(self, hypervisor: Hypervisor, site: str, clock: Clock) -> None:
         self._hypervisor = hypervisor
         self._site = site
+        self._clock = clock
 
     async def checkpoint(self, action: TakeCheckpoint) -> Taking:
-        return await self._hypervisor.checkpoint(self._site, action)
+        return await self._hypervisor.checkpoint(self._site, action, self._clock.local())
 
     async def promote(self, action: Promote) -> Promotion:
         return await self._hypervisor.promote(self._site, action)

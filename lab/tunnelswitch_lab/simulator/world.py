@@ -159,7 +159,7 @@ class World:
         member = Member(site, incarnation, (group,), others, timing, self.clocks[site].local())
         if site not in group.servers:
             return SiteAgent(member, (Follower(member, Gate(group, site, self.fabric.ends[site])),)), plane, {}
-        drivers = {name: DriverPort(part, site) for name, part in self.hypervisors.items()}
+        drivers = {name: DriverPort(part, site, self.clocks[site]) for name, part in self.hypervisors.items()}
         return ServerAgent(member, (HostedGroup(member, Gate(group, site, self.fabric.ends[site])),)), plane, drivers
 
     def _first_look(self, process: Process) -> None:
