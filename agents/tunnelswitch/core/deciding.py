@@ -334,8 +334,8 @@ class GroupDecider:
     def _in_force(self, before: GroupRecord | None, now: float) -> None:
         """Another record is in force: what was gathered under the old stamp is void."""
         assert self.record is not None
-        if before is not None and before.active != self.record.active:
-            self._moved_at = now  # whoever decided it
+        if before is not None and before.active != self.record.active and self.record.reason is not Reason.OPERATOR:
+            self._moved_at = now  # whoever decided it; what was planned is no sign of trouble
         if before is not None and bool(before.paused) != bool(self.record.paused):
             self._wishes.tell_paused(self.record, now)
         self._marks.in_force(self.record.stamp)
