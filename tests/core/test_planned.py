@@ -132,3 +132,14 @@ def test_a_switcher_that_starts_anew_during_a_hand_over_moves_on_the_proof(world
     world.start(SWITCHER)
     world.run(2.0)
     assert len(world.answering_copies()) == 1
+
+
+def test_a_planned_move_is_no_reason_for_hysteresis(world: Story) -> None:
+    world.ask("secondary")
+    world.run(1.5)
+    assert world.record.in_sync
+    lost_at = world.now
+    world.lose_host("secondary")
+    world.run(1.0)
+    assert world.answering_copies() == {"primary"}
+    assert world.downtime(lost_at) < 0.2
