@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from tunnelswitch.core.actions import ApplyTunnels, Fence, Message, Promote
+from tunnelswitch.core.actions import ApplyTunnels, Fence, Message, Promote, TakeCheckpoint
 from tunnelswitch.core.events import (
+    CheckpointFailed,
+    CheckpointTaken,
     FenceDone,
     FenceFailed,
     Promoted,
@@ -95,6 +97,8 @@ class ServiceDriver(Protocol):
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...
+
+    async def checkpoint(self, action: TakeCheckpoint) -> CheckpointTaken | CheckpointFailed: ...
 
     async def promote(self, action: Promote) -> Promoted | PromotionFailed: ...
 

@@ -1,4 +1,4 @@
-"""The command `tunnelswitch-lab`: demo, up, status, run, faults, bench, soak, simulate, scenarios, down.
+"""The command `tunnelswitch-lab`: demo, up, status, run, faults, cycles, bench, soak, simulate, scenarios, down.
 
 It parses and prints. A user's mistake is one line with the remedy on standard error and exit status 2.
 """
@@ -120,7 +120,7 @@ def demo(
 
 @app.command("run")
 def run_series(
-    fault: Annotated[str, typer.Option(help=f"one of {', '.join(faults.FAULTS)}")],
+    fault: Annotated[str, typer.Option(help=f"one of {', '.join(faults.EVENTS)}")],
     out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)],
     workload: Workload = "process",
     checkpoint_interval: Interval = None,
@@ -170,6 +170,35 @@ def faults_(
     from tunnelswitch_lab.matrix.running import MatrixOptions, run_matrix
 
     _finish(run_matrix(MatrixOptions(out, cases, lab, keep)))
+
+
+@app.command()
+def cycles(
+    out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/cycles"),
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="how many cycles")] = 10,
+    fault: Annotated[str, typer.Option(help="host-loss or service-crash")] = "host-loss",
+    workload: Workload = "process",
+    checkpoint_interval: Interval = None,
+    detect: Detect = "20x3",
+    stable: Annotated[float, typer.Option(min=0, help="seconds in sync before the group goes back")] = 3.0,
+    name: Name = "cycles",
+) -> None:
+    """Loss, repair and failback in a row with nobody at the keyboard. Exit status 1 if one is not as it must be."""
+    from tunnelswitch_lab.cycles.figures import lines
+    from tunnelswitch_lab.cycles.run import FAULTS, CycleOptions, run_cycles
+
+    if fault not in FAULTS:
+        raise LabError(f"--fault {fault!r} comes back by nothing that is known here: {' or '.join(FAULTS)}")
+    protected = _protected(workload, checkpoint_interval)
+    interval_seconds, multiplier = parse_detect(detect)
+    check_machine()
+    lab = LabOptions(
+        usable_layout(name).name, interval_seconds, multiplier, 0, *protected, failback_after_seconds=stable
+    )
+    summary = _finish(run_cycles(CycleOptions(lab, fault, out, runs)))
+    print("\n".join(lines(summary, out)))
+    if summary["problems"]:
+        raise SystemExit(1)
 
 
 @app.command()

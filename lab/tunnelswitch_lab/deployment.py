@@ -43,7 +43,7 @@ def render(layout: Layout, options: LabOptions) -> str:
             voters=list(names.SITES),
             services=[SERVICE],
         ),
-        _table(f"groups.{GROUP}.policy", automatic=True, failback="manual", hysteresis_seconds=5.0),
+        _table(f"groups.{GROUP}.policy", automatic=True, hysteresis_seconds=5.0, **_failback(options)),
         *_service(layout, options),
         _table(
             "detection",
@@ -56,6 +56,12 @@ def render(layout: Layout, options: LabOptions) -> str:
         _table("runtime", realtime_priority=options.realtime_priority, lock_memory=False),
     ]
     return "\n".join(tables)
+
+
+def _failback(options: LabOptions) -> dict[str, object]:
+    if options.failback_after_seconds is None:
+        return {"failback": "manual"}
+    return {"failback": "automatic", "failback_after_seconds": options.failback_after_seconds}
 
 
 def _site(site: Site) -> str:
@@ -99,6 +105,7 @@ def _exec(layout: Layout) -> list[str]:
             fence=[str(HOOKS / "fence"), directory],
             status=[str(HOOKS / "status"), directory],
             health=[],
+            checkpoint=[str(HOOKS / "checkpoint"), directory],
             timeout_seconds=HOOK_TIMEOUT_SECONDS,
             notify_socket=str(layout.notify_socket("{site}")),
         ),

@@ -5,6 +5,7 @@ An agent is never its parent: killing an agent leaves the service serving.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable
 
@@ -24,18 +25,44 @@ async def start(
 ) -> None:
     """Start both copies, without anything that an earlier one left. Raises LabError if one does not start."""
     clear(layout)
-    started = []
-    for server in layout.servers:
-        layout.service_state_directory(server.name).mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", PROGRAM, *_arguments(layout, server, checkpoint_interval_ms)]
-        command += ["--realtime", str(realtime_priority)]
-        started.append(spawn(server.service_namespace, command, name=f"service-{server.name}"))
-    for proc in started:
-        pid_file = layout.service_state_directory(proc.site) / "service.pid"
-        try:
-            await netns.wait_for(lambda: _runs(proc, pid_file.exists), proc.name, _START_SECONDS)  # noqa: B023
-        except TimeoutError as error:
-            raise LabError(f"{error} (log: {proc.log})") from None
+    await asyncio.gather(
+        *(
+            start_copy(
+                layout,
+                server,
+                spawn,
+                checkpoint_interval_ms,
+                realtime_priority,
+                standby=server.name != names.SERVERS[0],
+            )
+            for server in layout.servers
+        )
+    )
+
+
+async def start_copy(
+    layout: Layout,
+    server: Site,
+    spawn: Callable[..., Proc],
+    checkpoint_interval_ms: float,
+    realtime_priority: int = 0,
+    *,
+    standby: bool,
+) -> Proc:
+    """Start one copy, and return when it says that it runs. Raises LabError if it does not start."""
+    directory = layout.service_state_directory(server.name)
+    directory.mkdir(parents=True, exist_ok=True)
+    pid_file = directory / "service.pid"
+    pid_file.unlink(missing_ok=True)
+    role = "standby" if standby else "active"
+    command = [sys.executable, "-m", PROGRAM, *_arguments(layout, server, role, checkpoint_interval_ms)]
+    command += ["--realtime", str(realtime_priority)]
+    proc = spawn(server.service_namespace, command, name=f"service-{server.name}")
+    try:
+        await netns.wait_for(lambda: _runs(proc, pid_file.exists), proc.name, _START_SECONDS)
+    except TimeoutError as error:
+        raise LabError(f"{error} (log: {proc.log})") from None
+    return proc
 
 
 async def _runs(proc: Proc, says_so: Callable[[], bool]) -> bool:
@@ -43,11 +70,11 @@ async def _runs(proc: Proc, says_so: Callable[[], bool]) -> bool:
     return says_so()
 
 
-def _arguments(layout: Layout, server: Site, checkpoint_interval_ms: float) -> list[str]:
+def _arguments(layout: Layout, server: Site, role: str, checkpoint_interval_ms: float) -> list[str]:
     peer = next(other for other in layout.servers if other != server)
     options = {
         "--site": server.name,
-        "--role": "active" if server.name == names.SERVERS[0] else "standby",
+        "--role": role,
         "--listen": names.SERVICE_ADDRESS,
         "--rtp-port": names.RTP_PORT,
         "--probe-port": names.PROBE_PORT,

@@ -164,6 +164,14 @@ class Testbed:
             await virtual.unplug(self.layout)
             await service.start(self.layout, self.spawn, interval_ms, priority)
 
+    async def start_standby(self, site: str) -> Proc:
+        """Start a fresh copy of the service at a server site, as a standby. Raises LabError if it does not start."""
+        server, options = self.layout.site(site), self.options
+        if options.workload == "vm":
+            return await virtual.start_standby(self.layout, server, self.spawn)
+        interval_ms, priority = options.checkpoint_interval_ms, options.realtime_priority
+        return await service.start_copy(self.layout, server, self.spawn, interval_ms, priority, standby=True)
+
     async def start_agents(self, options: LabOptions | None = None) -> None:
         """Write the deployment file, create the epochs' records, start every agent and the switcher, wait till ready.
 

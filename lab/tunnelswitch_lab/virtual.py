@@ -86,6 +86,13 @@ async def start_copy(
     return proc
 
 
+async def start_standby(layout: Layout, server: Site, spawn: Callable[..., Proc]) -> Proc:
+    """Start a fresh QEMU that waits to be given the machine's state. Raises LabError if it does not start."""
+    qemu, made = await asyncio.to_thread(lambda: (qemu_command(), image()))
+    await _plug(server)
+    return await start_copy(layout, server, spawn, qemu, made, standby=True)
+
+
 async def _plug(server: Site) -> None:
     """Give the host its two ends: the machine's card on br-svc, and an address of its own on T1."""
     async with netns.netlink(server.service_namespace) as ip:

@@ -63,15 +63,15 @@ async def test_a_process_that_is_gone_is_an_error_with_a_remedy(holder: subproce
 
 def test_what_has_a_file_or_runs_code_is_no_area() -> None:
     text = """\
-7f0000000000-7f0006000000 rw-p 00000000 00:00 0 
+7f0000000000-7f0006000000 rw-p 00000000 00:00 0
 Size:              98304 kB
 Rss:               98300 kB
 AnonHugePages:      2048 kB
-7f0010000000-7f0014000000 rwxp 00000000 00:00 0 
+7f0010000000-7f0014000000 rwxp 00000000 00:00 0
 Rss:               65536 kB
 7f0020000000-7f0024000000 rw-p 00000000 08:01 42                         /lib/x.so
 Rss:               65536 kB
-7f0030000000-7f0034000000 rw-s 00000000 00:00 0 
+7f0030000000-7f0034000000 rw-s 00000000 00:00 0
 Rss:               65536 kB
 """
     assert list(hugepages.areas(text)) == [hugepages.Area(0x7F0000000000, 96 * MIB, 98300 << 10, 2 * MIB)]

@@ -231,10 +231,15 @@ CASES = {
         changed('status = ["/usr/local/lib/pbx/status"]', 'status = "/usr/local/lib/pbx/status"'),
         'services.pbx.exec.status: is "/usr/local/lib/pbx/status"; give a list of strings',
     ),
+    "failback of a group that does not move": (
+        changed('failback = "manual"', 'failback = "automatic"').replace("automatic = true", "automatic = false"),
+        'groups.voip.policy.failback: is "automatic", and policy.automatic is false: nothing moves by itself; '
+        'set it to "manual"',
+    ),
     "unknown key": (
         changed("t2_key = 2", "t2_key = 2\nt2_kee = 2"),
         "services.pbx.t2_kee: is not a key we know; did you mean t2_key? "
-        "keys here: address, bridge, buffering, colo, driver, exec, t2_key, t3_key",
+        "keys here: address, bridge, buffering, colo, degraded_after_seconds, driver, exec, t2_key, t3_key",
     ),
     "unknown table": (
         changed("[runtime]", "[runtme]"),

@@ -1,8 +1,8 @@
 """Huge pages for the memory of another process, asked for from outside (process_madvise(2), MADV_COLLAPSE: Linux 6.1).
 
-What is made of few pages is quickly given back: the kernel frees 96 MiB in about 24 ms as small pages and in less than one
-as huge ones. It works whatever /sys/kernel/mm/transparent_hugepage says, and what it cannot do it leaves as it is. It needs
-CAP_SYS_NICE, and of the process what ptrace(2) calls read access.
+What is made of few pages is quickly given back: the kernel frees 96 MiB in about 24 ms as small pages, and in less than
+one as huge ones. It works whatever /sys/kernel/mm/transparent_hugepage says, and what it cannot do it leaves as it is.
+It needs CAP_SYS_NICE, and of the process what ptrace(2) calls read access.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ async def collapse(pid: int) -> int:
     try:
         descriptor = os.pidfd_open(pid)
         try:
-            for address in _addresses(Path(f"/proc/{pid}/smaps").read_text(encoding="ascii", errors="replace")):
+            for address in await asyncio.to_thread(_addresses, pid):
                 began_at = time.perf_counter()
                 moved += await asyncio.to_thread(_collapse, descriptor, address)
                 await asyncio.sleep(_REST * (time.perf_counter() - began_at))
@@ -83,13 +83,15 @@ def areas(smaps: str) -> Iterator[Area]:
             place, sizes = _AREA.match(line), {"Rss": 0, "AnonHugePages": 0}
 
 
-def _addresses(smaps: str) -> Iterator[int]:
+def _addresses(pid: int) -> list[int]:
     """Where huge pages could be and are not. An area that is mostly empty is left alone: it would be filled."""
-    for area in areas(smaps):
+    found: list[int] = []
+    for area in areas(Path(f"/proc/{pid}/smaps").read_text(encoding="ascii", errors="replace")):
         small = area.resident_bytes - area.huge_bytes
         if area.length >= AREA_BYTES_MIN and area.resident_bytes > area.length // 2 and small >= PAGE_BYTES:
             first = -(-area.start // PAGE_BYTES) * PAGE_BYTES
-            yield from range(first, area.start + area.length - PAGE_BYTES + 1, PAGE_BYTES)
+            found += range(first, area.start + area.length - PAGE_BYTES + 1, PAGE_BYTES)
+    return found
 
 
 def _collapse(descriptor: int, address: int) -> int:

@@ -46,10 +46,10 @@ def _check_service(key: str, name: str, service: Service, problems: Problems) ->
 
 
 def _check_exec(key: str, hooks: Exec, problems: Problems) -> None:
-    for field in ("promote", "fence", "status", "health"):
+    for field in ("promote", "fence", "status", "health", "checkpoint"):
         command: tuple[str, ...] = getattr(hooks, field)
         if not command:
-            if field != "health":
+            if field not in ("health", "checkpoint"):
                 problems.add(f"{key}.{field}", "is empty", "give the command as a list: program, then arguments")
         elif not command[0].startswith("/"):
             problem = f"{shown(command[0])} is not an absolute path"

@@ -16,6 +16,8 @@ from tunnelswitch.core.patience import Limits
 
 GreKey = Annotated[int, Meta(ge=1, le=2**32 - 1, description="a GRE key from 1 to 4294967295 (RFC 2890)")]
 Command = tuple[str, ...]
+# Without `degraded_after_seconds`, so many checkpoints that did not come, and no less than a second.
+LATE_INTERVALS, LATE_SECONDS_MIN = 10, 1.0
 
 
 class SiteKind(StrEnum):
@@ -74,8 +76,14 @@ class Policy(_Table, frozen=True):
     """`[groups.NAME.policy]`: when the group may move."""
 
     automatic: bool = True
-    failback: Annotated[Literal["manual"], Meta(description='"manual", the only failback there is')] = "manual"
+    failback: Annotated[Literal["manual", "automatic"], Meta(description='"manual" or "automatic"')] = "manual"
+    failback_after_seconds: Annotated[float, Meta(ge=0, le=604800, description="seconds from 0 to 604800")] = 300.0
     hysteresis_seconds: Annotated[float, Meta(ge=0, le=3600, description="seconds from 0 to 3600")] = 5.0
+
+    @property
+    def failback_seconds(self) -> float | None:
+        """After so long in sync the preferred site serves again by itself; None: when an operator says so."""
+        return self.failback_after_seconds if self.failback == "automatic" else None
 
 
 class Group(_Table, frozen=True):
@@ -101,6 +109,7 @@ class Exec(_Table, frozen=True):
     fence: Command
     status: Command
     health: Command = ()
+    checkpoint: Command = ()
     timeout_seconds: Annotated[float, Meta(ge=0.1, le=60, description="seconds from 0.1 to 60")] = 2.0
     notify_socket: str = ""
 
@@ -133,9 +142,17 @@ class Service(_Table, frozen=True):
     t2_key: GreKey
     t3_key: GreKey
     address: str
+    degraded_after_seconds: Annotated[float, Meta(gt=0, le=3600, description="seconds up to 3600")] | None = None
     buffering: Annotated[Literal["none"], Meta(description='"none", the only buffering there is')] = "none"
     exec: Exec | None = None
     colo: Colo | None = None
+
+    @property
+    def late_after_seconds(self) -> float | None:
+        """A protected copy without a checkpoint for longer is degraded; None: nobody knows how often they come."""
+        if self.degraded_after_seconds is None and self.colo is not None:
+            return max(LATE_SECONDS_MIN, LATE_INTERVALS * self.colo.checkpoint_interval_ms / 1000)
+        return self.degraded_after_seconds
 
 
 class Detection(_Table, frozen=True):
@@ -214,6 +231,7 @@ class Deployment(_Table, frozen=True):
                 bridge=self.services[service].bridge,
                 t2_key=self.services[service].t2_key,
                 t3_key=self.services[service].t3_key,
+                late_after_seconds=self.services[service].late_after_seconds,
             )
             for service in group.services
         )
@@ -226,4 +244,5 @@ class Deployment(_Table, frozen=True):
             services=services,
             automatic=group.policy.automatic,
             hysteresis_seconds=group.policy.hysteresis_seconds,
+            failback_after_seconds=group.policy.failback_seconds,
         )

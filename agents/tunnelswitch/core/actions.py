@@ -15,8 +15,11 @@ Message = (
     | facts.Epoch
     | facts.Proof
     | facts.Handover
+    | facts.HandoverRefused
     | facts.MoveRequest
+    | facts.PlanRequest
     | facts.DrainRequest
+    | facts.PauseRequest
     | facts.Applied
     | facts.Serving
     | facts.PromoteFailed
@@ -98,4 +101,16 @@ class Fence:
     deadline_seconds: float
 
 
-Action = Publish | ReadRecord | CommitRecord | ApplyTunnels | PinLeader | Promote | Fence
+@dataclass(frozen=True, slots=True)
+class TakeCheckpoint:
+    """Wait for a checkpoint of this run that is committed after now; `urgent`: clients wait, it is to begin at once.
+    Answer: CheckpointTaken or CheckpointFailed, with the same `request`."""
+
+    service: str
+    run: str
+    request: int
+    urgent: bool
+    deadline_seconds: float
+
+
+Action = Publish | ReadRecord | CommitRecord | ApplyTunnels | PinLeader | Promote | Fence | TakeCheckpoint

@@ -146,6 +146,14 @@ class Protector:
             await self._ask(qmp.set_interval(milliseconds), self._limit)
             self._log.info("interval_set", milliseconds=milliseconds)
 
+    async def hasten(self) -> None:
+        """Have the next checkpoint begin at once: QEMU does so whenever the interval is set.
+
+        Raises:
+            DriverError: QEMU did not do it.
+        """
+        await self._ask(qmp.set_interval(self._interval_ms), self._limit)
+
     async def keep(self) -> None:
         """Take the next step towards protection, if there is one to take.
 
@@ -182,6 +190,7 @@ class Protector:
             return
         self._sync_until = None
         if mode is Mode.NONE:
+            self._machine.problem = f"no standby at {self._peer.migration_address}: {error or 'no answer'}"
             self._count("sync_failed")
             self._log.info("not_yet_protected", peer=self._peer.migration_address, error=error)
             self._not_before(self._retry_seconds)
@@ -261,6 +270,7 @@ class Protector:
         if machine.mode is not Mode.PRIMARY:
             return
         machine.peer_lost = True
+        machine.problem = f"the standby was lost: {reason}"
         self._count("peer_lost")
         self._log.warning("goes_on_alone", reason=reason)
         self._changed()

@@ -111,6 +111,15 @@ def migration_error(reply: Any) -> str:
     return str(_table(reply).get("error-desc", ""))
 
 
+def migration_progress(reply: Any) -> float:
+    """How much of the memory the other side has, 0 to 1, from `QUERY_MIGRATE`; 0 if it does not say."""
+    ram = _table(_table(reply).get("ram"))
+    total, remaining = ram.get("total", 0), ram.get("remaining", 0)
+    if not isinstance(total, int) or not isinstance(remaining, int) or total <= 0:
+        return 0.0
+    return round(min(1.0, max(0.0, 1.0 - remaining / total)), 2)
+
+
 def object_names(reply: Any) -> frozenset[str]:
     """From `LIST_OBJECTS`."""
     return frozenset(str(entry.get("name")) for entry in reply) if isinstance(reply, list) else frozenset()

@@ -48,7 +48,9 @@ class Machine:
         self.mode = Mode.NONE
         self.run_state = ""
         self.migration = ""
+        self.progress = 0.0
         self.obstacle = ""
+        self.problem = ""
         self.sequence = 0
         self.stopped_at: float | None = None
         self.peer_lost = False
@@ -60,11 +62,13 @@ class Machine:
             self.clear()
             self.run = run
 
-    def take_answers(self, mode: Mode, run_state: str, migration: str) -> None:
+    def take_answers(self, mode: Mode, run_state: str, migration: str, progress: float = 0.0) -> None:
         """Believe QEMU's answers about itself."""
         if mode is not Mode.PRIMARY:
             self.peer_lost = False
-        self.mode, self.run_state, self.migration = mode, run_state, migration
+        else:
+            self.problem = ""
+        self.mode, self.run_state, self.migration, self.progress = mode, run_state, migration, progress
 
     def take_event(self, event: Mapping[str, Any], now: float) -> Checkpoint | None:
         """Fold one event that came at `now` (seconds, any clock); returns the checkpoint that it completes."""
@@ -125,6 +129,20 @@ class Machine:
         return Protection.SYNCING
 
     @property
+    def why(self) -> str:
+        """What is missing to a sound protection."""
+        match self.protection:
+            case Protection.STOPPED:
+                return "no QEMU"
+            case Protection.UNPROTECTED:
+                return self.obstacle or self.problem or "no standby yet"
+            case Protection.SYNCING if self.role == "standby":
+                return self.obstacle or "waits for the active's state"
+            case Protection.SYNCING:
+                return "the standby is given the whole state"
+        return ""
+
+    @property
     def wants_protection(self) -> bool:
         """An active without a standby, which may have one."""
         return (
@@ -137,4 +155,6 @@ class Machine:
 
     def seen(self) -> ServiceSeen:
         """The event that says all this."""
-        return ServiceSeen(self.service, self.run, self.role, self.protection, self.in_sync, self.sequence)
+        known = (self.service, self.run, self.role, self.protection, self.in_sync, self.sequence)
+        progress = self.progress if self.role == "active" and self.protection is Protection.SYNCING else 0.0
+        return ServiceSeen(*known, progress=progress, why=self.why)

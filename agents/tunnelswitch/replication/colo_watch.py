@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ from tunnelswitch.replication.colo_meter import DeviceMeter
 from tunnelswitch.replication.colo_protect import Protector
 from tunnelswitch.replication.colo_qmp import Command, Mode
 from tunnelswitch.replication.colo_state import Machine
+from tunnelswitch.replication.committed import Committed
 from tunnelswitch.replication.runs import WatchedRun, start_ticks, ticks_now
 from tunnelswitch.replication.watching import wait_for
 
@@ -51,6 +53,7 @@ class MachineWatch:
         self.running: WatchedRun | None = None
         self.link: QmpLink | None = None
         self.promoting = False
+        self.commits = Committed()
         self.protector = Protector(self.machine, options, site, self.ask, self._changed, count)
         self._service, self._site = service, site
         self._options = options
@@ -172,7 +175,7 @@ class MachineWatch:
         migration = await self.ask(qmp.QUERY_MIGRATE, limit)
         if version != self._version or self.promoting:
             return  # it speaks of the time before a promotion or an exit
-        self.machine.take_answers(mode, run_state, qmp.migration_status(migration))
+        self.machine.take_answers(mode, run_state, qmp.migration_status(migration), qmp.migration_progress(migration))
         self.protector.expect_checkpoints()
         if mode is not Mode.NONE or self.machine.migration in ("failed", "cancelled"):
             self.protector.attempted(mode, qmp.migration_error(migration))
@@ -183,9 +186,14 @@ class MachineWatch:
         checkpoint = self.machine.take_event(event, asyncio.get_running_loop().time())
         name = str(event.get("event"))
         self.protector.heard(name)
+        if name == qmp.COLO_EXIT:
+            self.commits.lost("checkpoints have ended")
         if checkpoint is not None and not self.promoting:
             told = (checkpoint.role, checkpoint.sequence, checkpoint.pause_seconds, self._meter.grown_bytes())
             self._emit(CheckpointSeen(self._site, self._service, self.machine.run, *told))
+            # When the machine went on, by QEMU's word on the host's clock; never later than now.
+            ago = max(0.0, time.time() - (qmp.event_seconds(event) or time.time()))
+            self.commits.committed(checkpoint.sequence, asyncio.get_running_loop().time() - ago)
             if checkpoint.role == "standby":
                 self._halting = asyncio.create_task(self._halt())
                 if self._collapsed_run != self.machine.run and self.running is not None:
@@ -222,6 +230,7 @@ class MachineWatch:
             self._version += 1
             self.protector.forget()
             self.machine.clear()
+            self.commits.lost("QEMU has ended")
             self._tell()
             self._wake.set()
 
@@ -253,4 +262,4 @@ class MachineWatch:
 
 
 def _but_sequence(seen: ServiceSeen) -> tuple[object, ...]:
-    return (seen.run, seen.role, seen.protection, seen.in_sync)
+    return (seen.run, seen.role, seen.protection, seen.in_sync, seen.progress, seen.why)

@@ -156,6 +156,7 @@ class Metrics:
         families = self.families
         families.epoch.labels(record.group).set(record.stamp.epoch)
         families.protected.labels(record.group).set(record.in_sync)
+        families.paused.labels(record.group).set(bool(record.paused))
         for site in self._sites:
             families.active_site.labels(record.group, site).set(site == record.active)
         if known is not None and known.active != record.active:
@@ -242,6 +243,8 @@ class Metrics:
                 self.families.refusals.labels(message.group).inc()
             elif message.action == "alarm":
                 self.families.alarms.labels(message.group).inc()
+        elif isinstance(message, facts.HandoverRefused):
+            self.families.handovers_refused.labels(message.group).inc()
         elif isinstance(message, facts.Failover):
             self._failover(message)
 

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tunnelswitch.core import events
-from tunnelswitch.core.actions import Fence, Promote
+from tunnelswitch.core.actions import Fence, Promote, TakeCheckpoint
 from tunnelswitch.core.facts import Protection
 from tunnelswitch_lab.simulator.process import Answer
 from tunnelswitch_lab.simulator.timeline import Timeline
 
 Promotion = events.Promoted | events.PromotionFailed
 Fencing = events.FenceDone | events.FenceFailed
+Taking = events.CheckpointTaken | events.CheckpointFailed
 PROMOTE_FAULTS = ("fails", "hangs", "half", "late")
 LATE_SECONDS = 1.2
 
@@ -45,6 +46,8 @@ class Hypervisor:
         fault: what goes wrong with promotions, one of PROMOTE_FAULTS.
         revives: can a copy begin again as a standby?
         on_fence: hears of every copy that is going to be stopped for good, and why.
+        linked: does the link of checkpoints carry anything now?
+        holds_until: by run of a standby, up to when it has all that the active did, by a checkpoint that was asked for.
 
     Args:
         tell: (site, event) to the agent there.
@@ -71,6 +74,9 @@ class Hypervisor:
         self.fault: str | None = None
         self.revives = True
         self.on_fence: Callable[[Copy, Fence], None] = lambda copy, action: None
+        self.linked: Callable[[], bool] = lambda: True
+        self.holds_until: dict[str, float] = {}
+        self._checkpoints = 0
         self._parents = {copy.run: copy.synced_with for copy in self.copies.values() if copy.run != copy.synced_with}
         self._timeline = timeline
         self._seconds = seconds
@@ -129,6 +135,25 @@ class Hypervisor:
             self._changed()
             self._tell(site, self.seen(site))
         answer.set(instead or events.Promoted(self.service, run, self._seconds))
+
+    def checkpoint(self, site: str, action: TakeCheckpoint, asked_at: float) -> Answer[Taking]:
+        """`asked_at` is by the clock of the site's agent."""
+        answer: Answer[Taking] = Answer()
+        self._timeline.after(self._seconds, self._checkpoint, site, action, self._timeline.now, asked_at, answer)
+        late = events.CheckpointFailed(action.service, action.request, "none in time")
+        self._timeline.after(action.deadline_seconds, answer.set, late)
+        return answer
+
+    def _checkpoint(
+        self, site: str, action: TakeCheckpoint, began_at: float, asked_at: float, answer: Answer[Taking]
+    ) -> None:
+        copy, other = self.copies[site], self.other(site)
+        if copy.run != action.run or copy.role != "active" or self.seen(site).protection is not Protection.PROTECTED:
+            answer.set(events.CheckpointFailed(action.service, action.request, "it has no standby"))
+        elif self.linked():
+            self._checkpoints += 1
+            self.holds_until[other.run] = began_at
+            answer.set(events.CheckpointTaken(action.service, action.request, self._checkpoints, asked_at))
 
     def fence(self, site: str, action: Fence) -> Answer[Fencing]:
         answer: Answer[Fencing] = Answer()

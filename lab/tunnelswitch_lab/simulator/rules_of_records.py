@@ -74,7 +74,24 @@ def asked_for(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | No
         return None
     if (before.stamp, after.active) in judge.wishes:
         return None
+    group = judge.world.group
+    if group.failback_after_seconds is not None and after.active == group.preferred:
+        return None
     return f"nobody asked under {before.stamp} that {after.active} serve"
+
+
+def planned_loses_nothing(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | None:
+    """What moves by a wish must find at its new site all that clients saw at the old one."""
+    if after.reason is not Reason.OPERATOR or after.active == before.active:
+        return None
+    world, old = judge.world, before.active
+    until = world.now if old in {one.site for one in world.reached} else judge.served_until.get(old, float("-inf"))
+    for name, part in world.hypervisors.items():
+        named = (at for run, at in part.holds_until.items() if names_run(after.active_run, name, run))
+        held = max(named, default=float("-inf"))
+        if held < until:
+            return f"{after.active} lacks the last {until - held:.3f} s of {name}, which {old} served"
+    return None
 
 
 def fresh_votes(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | None:
@@ -171,4 +188,5 @@ COMMIT_RULES: dict[str, Callable[[Judge, GroupRecord, GroupRecord], str | None]]
     "I4 never exposed": never_exposed,
     "I4 drained": drained_rest,
     "I4 asked for": asked_for,
+    "I5 planned loses nothing": planned_loses_nothing,
 }

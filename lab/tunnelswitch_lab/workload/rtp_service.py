@@ -3,8 +3,8 @@
 The active answers every RTP packet and probe, counts them, and sends its peer a copy of the counters every
 interval (Remus in small: pause, copy, resume, send, commit on acknowledgement). The standby keeps the last
 committed copy and answers nobody: a filter in the kernel drops what arrives on its sockets, until SIGUSR1
-promotes it. It is not a voice server: it echoes headers, there is no RTCP, no signalling, and nothing here
-knows about agents or tunnels.
+promotes it. SIGUSR2 has an active copy its state in quick succession for a moment. It is not a voice server:
+it echoes headers, there is no RTCP, no signalling, and nothing here knows about agents or tunnels.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class RtpService:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Installs signal handlers: call it in the main thread."""
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
         if self._options.role == "active":
             self._activate(time.monotonic())
@@ -159,6 +159,8 @@ class RtpService:
             self._stopping = True
         elif signal.SIGUSR1 in numbers and self._role == "standby":
             self._activate(now)
+        if signal.SIGUSR2 in numbers and self._sender is not None:
+            self._sender.hasten(now)
 
     def _activate(self, now: float) -> None:
         """Serve from the last committed checkpoint (an empty state when there is none)."""
