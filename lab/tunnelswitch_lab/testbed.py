@@ -153,6 +153,7 @@ class Testbed:
         checkpoint_interval_ms: float | None = None,
         workload: str | None = None,
         realtime_priority: int | None = None,
+        buffering: str | None = None,
     ) -> None:
         """Start both copies of the protected service anew: the primary's active, the secondary's standby.
 
@@ -162,7 +163,7 @@ class Testbed:
         interval_ms = checkpoint_interval_ms or self.options.checkpoint_interval_ms
         await self.stop_service()
         if (workload or self.options.workload) == "vm":
-            await virtual.start(self.layout, self.spawn)
+            await virtual.start(self.layout, self.spawn, held=(buffering or self.options.buffering) != "none")
         else:
             await virtual.unplug(self.layout)
             await service.start(self.layout, self.spawn, interval_ms, priority)

@@ -98,4 +98,12 @@ class Fence:
     deadline_seconds: float
 
 
-Action = Publish | ReadRecord | CommitRecord | ApplyTunnels | PinLeader | Promote | Fence
+@dataclass(frozen=True, slots=True)
+class AllowOutput:
+    """Output that no standby holds may leave, or must wait (`core.output`). Repeated while it may. No answer."""
+
+    service: str
+    allowed: bool
+
+
+Action = Publish | ReadRecord | CommitRecord | ApplyTunnels | PinLeader | Promote | Fence | AllowOutput

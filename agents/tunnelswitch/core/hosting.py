@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tunnelswitch.core import events
-from tunnelswitch.core.actions import Action, Fence, Promote, Publish, ReadRecord
+from tunnelswitch.core.actions import Action, AllowOutput, Fence, Promote, Publish, ReadRecord
 from tunnelswitch.core.certificate import Certificate
 from tunnelswitch.core.facts import (
     Applied,
@@ -28,6 +28,7 @@ from tunnelswitch.core.facts import (
 )
 from tunnelswitch.core.gate import Gate
 from tunnelswitch.core.member import READ_DEADLINE_SECONDS, Member
+from tunnelswitch.core.output import UnprotectedOutput
 from tunnelswitch.core.quorum import blocking
 from tunnelswitch.core.runs import names_run
 from tunnelswitch.core.stamp import Stamp
@@ -69,6 +70,8 @@ class HostedGroup:
         self.group = gate.group
         self.site = gate.site
         self.certificate = Certificate(member)
+        self._output = UnprotectedOutput(self.certificate, CLAIM_SECONDS)
+        self._output_allowed = False
         self.instances = {service.name: _absent(service.name) for service in self.group.services}
         self.latched: Stamp | None = None
         self._stamp: Stamp | None = None
@@ -207,6 +210,7 @@ class HostedGroup:
         if action is not None:
             self._actions.append(action)
         self._tell_applied(record)
+        self._release(record, repeated=self._repeat_at <= now)
         if self._repeat_at <= now:
             self._repeat_at = now + REPEAT_SECONDS
             self._prove(record)
@@ -255,6 +259,21 @@ class HostedGroup:
             self._read_at = now + READ_DEADLINE_SECONDS
             self._actions.append(ReadRecord(self.group.name, READ_DEADLINE_SECONDS))
         return False
+
+    def _release(self, record: GroupRecord, *, repeated: bool) -> None:
+        """Tell the drivers whether output that no standby holds may leave."""
+        allowed = (
+            record.active == self.site
+            and self.latched != record.stamp
+            and self.gate.seen
+            and all(instance.seen.protection is not Protection.PROTECTED for instance in self.instances.values())
+            and self._output.allowed(
+                record, self.gate.stored, self._confirmed, self._confirmed_at - READ_DEADLINE_SECONDS
+            )
+        )
+        if allowed != self._output_allowed or (allowed and repeated):
+            self._output_allowed = allowed
+            self._actions.extend(AllowOutput(service, allowed) for service in self.instances)
 
     def _resume(self, instance: Instance, record: GroupRecord, now: float) -> None:
         seen = instance.seen
@@ -368,6 +387,7 @@ class HostedGroup:
         latched = record is not None and self.latched == record.stamp
         if all(instance.seen.protection is Protection.PROTECTED for instance in self.instances.values()):
             self._claimed_at = now
+            self._output.claims(self.gate.stored, now)
         return tuple(
             ServiceStatus(
                 service=name,
