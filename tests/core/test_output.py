@@ -11,7 +11,7 @@ from tunnelswitch.core.facts import Protection
 def allowed(story: Story, site: str = "primary") -> bool:
     """The last word that the driver at `site` got."""
     machine = story.machine(site)
-    return bool(machine.hosted[0]._output_allowed)
+    return bool(machine.hosted[0]._alone._allowed)
 
 
 def test_under_protection_output_waits_and_without_it_only_until_the_record_says_so() -> None:

@@ -100,7 +100,7 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class AllowOutput:
-    """Output that no standby holds may leave, or must wait (`core.output`). Repeated while it may. No answer."""
+    """Output that no standby holds may leave, or must wait (`core.alone`). Repeated while it may. No answer."""
 
     service: str
     allowed: bool

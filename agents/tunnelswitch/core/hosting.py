@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tunnelswitch.core import events
-from tunnelswitch.core.actions import Action, AllowOutput, Fence, Promote, Publish, ReadRecord
+from tunnelswitch.core.actions import Action, Fence, Promote, Publish, ReadRecord
+from tunnelswitch.core.alone import Alone
 from tunnelswitch.core.certificate import Certificate
 from tunnelswitch.core.facts import (
     Applied,
@@ -28,7 +29,6 @@ from tunnelswitch.core.facts import (
 )
 from tunnelswitch.core.gate import Gate
 from tunnelswitch.core.member import READ_DEADLINE_SECONDS, Member
-from tunnelswitch.core.output import UnprotectedOutput
 from tunnelswitch.core.quorum import blocking
 from tunnelswitch.core.runs import names_run
 from tunnelswitch.core.stamp import Stamp
@@ -38,8 +38,6 @@ PROMOTE_ATTEMPTS_MAX = 3
 PROMOTE_ROUND_SECONDS = 2.0
 REPEAT_SECONDS = 1.0
 ERROR_MAX = 500
-# Our word that we have a standby is a ballot for two windows, and then perhaps a commit under way.
-CLAIM_SECONDS = 3.0
 
 
 @dataclass(slots=True)
@@ -70,8 +68,6 @@ class HostedGroup:
         self.group = gate.group
         self.site = gate.site
         self.certificate = Certificate(member)
-        self._output = UnprotectedOutput(self.certificate, CLAIM_SECONDS)
-        self._output_allowed = False
         self.instances = {service.name: _absent(service.name) for service in self.group.services}
         self.latched: Stamp | None = None
         self._stamp: Stamp | None = None
@@ -80,8 +76,7 @@ class HostedGroup:
         self._read_at = 0.0
         self._peer_serving: Stamp | None = None
         self._fence_at: float | None = None
-        self._claimed_at = member.started_at
-        self._confirmed_at = float("-inf")
+        self._alone = Alone(gate, self.certificate, self.instances, member.started_at, READ_DEADLINE_SECONDS)
         self._repeat_at = 0.0
         self._served: tuple[int, str] | None = None
         self._told: Applied | None = None
@@ -100,7 +95,8 @@ class HostedGroup:
             case events.DataPlaneLost():
                 self.gate.lost()
             case events.RecordRead() if event.group == self.group.name and event.record is not None:
-                self._confirmed, self._confirmed_at = event.record.stamp, now
+                self._confirmed = event.record.stamp
+                self._alone.confirms(event.record.stamp, now)
             case events.SwitchApplied() if event.group == self.group.name:
                 self.gate.switched(event)
                 if self.latched == event.stamp:
@@ -210,7 +206,8 @@ class HostedGroup:
         if action is not None:
             self._actions.append(action)
         self._tell_applied(record)
-        self._release(record, repeated=self._repeat_at <= now)
+        unprotected = record.active == self.site and self.latched != record.stamp and not self._has_standby()
+        self._actions.extend(self._alone.words(record, unprotected=unprotected, repeated=self._repeat_at <= now))
         if self._repeat_at <= now:
             self._repeat_at = now + REPEAT_SECONDS
             self._prove(record)
@@ -260,21 +257,6 @@ class HostedGroup:
             self._actions.append(ReadRecord(self.group.name, READ_DEADLINE_SECONDS))
         return False
 
-    def _release(self, record: GroupRecord, *, repeated: bool) -> None:
-        """Tell the drivers whether output that no standby holds may leave."""
-        allowed = (
-            record.active == self.site
-            and self.latched != record.stamp
-            and self.gate.seen
-            and all(instance.seen.protection is not Protection.PROTECTED for instance in self.instances.values())
-            and self._output.allowed(
-                record, self.gate.stored, self._confirmed, self._confirmed_at - READ_DEADLINE_SECONDS
-            )
-        )
-        if allowed != self._output_allowed or (allowed and repeated):
-            self._output_allowed = allowed
-            self._actions.extend(AllowOutput(service, allowed) for service in self.instances)
-
     def _resume(self, instance: Instance, record: GroupRecord, now: float) -> None:
         seen = instance.seen
         if seen.role != "standby" or not seen.run or now < instance.busy_until:
@@ -298,7 +280,7 @@ class HostedGroup:
         """An active that has been out of touch with K voters for `fence_after` closes itself, unless there is nobody to
         hand over to (R4). The time runs from the last touch, not from when it was missed: others count on that."""
         self._fence_at = None
-        if not self.gate.open or self.latched == record.stamp or self._alone(record):
+        if not self.gate.open or self.latched == record.stamp or self._alone.is_known(record):
             return
         touched_at = max(self._in_touch_at(record.voters, now), self.member.started_at)
         self._fence_at = touched_at + self.member.timing.fence_after_seconds
@@ -313,13 +295,9 @@ class HostedGroup:
         times = sorted(self.member.in_touch_at(voter, now) for voter in voters if voter != self.site)
         return times[-needed] if needed <= len(times) else float("-inf")
 
-    def _alone(self, record: GroupRecord) -> bool:
-        """Is it known that nobody could take over? With several gateways our own word that there is a standby may have
-        been taken into a record that we have not heard of: only a read made long enough after that word tells."""
-        if record.in_sync or len(record.gateways) == 1:
-            return not record.in_sync
-        since = self._confirmed_at - READ_DEADLINE_SECONDS - self._claimed_at
-        return self._confirmed == record.stamp and since >= CLAIM_SECONDS
+    def _has_standby(self) -> bool:
+        """Does a service here say that it has one?"""
+        return any(instance.seen.protection is Protection.PROTECTED for instance in self.instances.values())
 
     def fit(self, now: float) -> bool:
         """May this site's watchdog be kicked (PROTOCOL A3)? Not while the gate may be open although this site should
@@ -330,7 +308,7 @@ class HostedGroup:
         voters = record.voters if record is not None else self.group.voters
         if now - self._in_touch_at(voters, now) < self.member.timing.fence_after_seconds:
             return True
-        return record is not None and record.active == self.site and self._alone(record)
+        return record is not None and record.active == self.site and self._alone.is_known(record)
 
     def _follow(self, record: GroupRecord, now: float) -> None:
         self._fence_at = None
@@ -386,8 +364,7 @@ class HostedGroup:
         record = self.record
         latched = record is not None and self.latched == record.stamp
         if all(instance.seen.protection is Protection.PROTECTED for instance in self.instances.values()):
-            self._claimed_at = now
-            self._output.claims(self.gate.stored, now)
+            self._alone.claims(now)
         return tuple(
             ServiceStatus(
                 service=name,

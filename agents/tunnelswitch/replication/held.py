@@ -6,7 +6,7 @@ stamps the stop, both by the host's clock, so that nobody who looks late can tak
 machine stands still from its stop to the commit.
 
 Nothing leaves without a checkpoint, except while two things are so: no peer takes our state, and the record says that
-nobody can take over (`core.output`). What does not fit into the limit is dropped, as a full queue in a network would.
+nobody can take over (`core.alone`). What does not fit into the limit is dropped, as a full queue in a network would.
 """
 
 from __future__ import annotations
