@@ -43,6 +43,15 @@ def test_an_active_that_cannot_tell_the_record_lets_nothing_out() -> None:
     assert not allowed(story, "primary")
 
 
+def test_who_takes_over_speaks_at_once() -> None:
+    story = in_good_times()
+    story.service.revives = False
+    story.lose_host("primary")
+    story.run(0.5)
+    assert story.answering_copies() == {"secondary"}
+    assert allowed(story, "secondary")
+
+
 def told(story: Story) -> list[bool]:
     """What the driver at the primary is told from now on."""
     words: list[bool] = []

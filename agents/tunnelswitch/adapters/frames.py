@@ -117,7 +117,7 @@ def frame_filter(elsewhere: Sequence[Ports]) -> bytes:
         (_IF_ANY_BIT, _FRAGMENT, True),
         (_LOAD_HALF, 34, None),
     ]
-    lines = [(_LOAD_WORD, 0, 0, _VLAN_TAG_PRESENT), (_IF_EQUAL, 0, 1, 0), (_RETURN, 0, 0, 0)]
+    lines = [(_LOAD_WORD, 0, 0, _VLAN_TAG_PRESENT), (_IF_EQUAL, 1, 0, 0), (_RETURN, 0, 0, 0)]
     if elsewhere:
         ranges = len(elsewhere)
         size = len(tests) + 3 * ranges

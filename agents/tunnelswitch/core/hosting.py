@@ -363,7 +363,8 @@ class HostedGroup:
         """For the heartbeat."""
         record = self.record
         latched = record is not None and self.latched == record.stamp
-        if all(instance.seen.protection is Protection.PROTECTED for instance in self.instances.values()):
+        seen = [instance.seen for instance in self.instances.values()]
+        if all(one.role == "active" and one.protection is Protection.PROTECTED for one in seen):
             self._alone.claims(now)
         return tuple(
             ServiceStatus(
