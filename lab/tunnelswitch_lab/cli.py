@@ -226,6 +226,9 @@ def soak(
     out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/soak"),
     minutes: Annotated[float, typer.Option(min=0.05, max=1440, help="how long nothing may happen")] = 10.0,
     detect: Detect = "10x3",
+    workload: Workload = "process",
+    checkpoint_interval: Interval = None,
+    buffering: Buffering = "none",
     name: Name = "soak",
 ) -> None:
     """Load for minutes, in which nothing may fail over; then a lost host. Exit status 1 if it is not so."""
@@ -234,10 +237,12 @@ def soak(
     from tunnelswitch_lab.soak.run import SoakOptions, run_soak
 
     check_load(load)
+    protected = _protected(workload, checkpoint_interval)
+    held = check_buffering(workload, buffering)
     interval_seconds, multiplier = parse_detect(detect)
     check_machine()
     usable_layout(name)
-    lab = LabOptions(name, interval_seconds, multiplier)
+    lab = LabOptions(name, interval_seconds, multiplier, 0, *protected, False, held)
     summary = _finish(run_soak(SoakOptions(lab, load, out, minutes)))
     print("\n".join(lines(summary, out)))
     if summary["problems"]:

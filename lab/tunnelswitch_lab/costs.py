@@ -32,7 +32,7 @@ _COLUMNS = {
     "period ms": "period_median_seconds",
     "pause ms": "pause_mean_seconds",
     "p95": "pause_p95_seconds",
-    "KiB": "bytes_mean",
+    "KiB": "bytes_median",
     "call RTT ms": "call_rtt_median_seconds",
     "p95 ": "call_rtt_p95_seconds",
     "probe RTT ms": "probe_rtt_median_seconds",
@@ -147,6 +147,6 @@ def _shown(row: dict[str, Any], key: str) -> str:
     value = row[key]
     if value is None:
         return "-"
-    if key == "bytes_mean":
+    if key == "bytes_median":
         return f"{value / 1024:.0f}"
     return f"{value * 1000:.1f}" if key.endswith("_seconds") else str(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tunnelswitch.config.checks_services import UNPROTECTING_SECONDS
 from tunnelswitch.pki.issue import CA
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab.guest.machine import MUTE
@@ -52,7 +53,7 @@ def render(layout: Layout, options: LabOptions) -> str:
             multiplier=options.multiplier,
             floor_seconds=0.0,
             fence_after_seconds=min(3600.0, max(FENCE_AFTER_SECONDS, 2 * window_seconds)),
-            unanswered_seconds=UNANSWERED_SECONDS + (0.0 if options.buffering == "none" else held_seconds(options)),
+            unanswered_seconds=UNANSWERED_SECONDS + _held_seconds(options),
         ),
         _table("runtime", realtime_priority=options.realtime_priority, lock_memory=False),
     ]
@@ -92,9 +93,9 @@ def _service(layout: Layout, options: LabOptions) -> list[str]:
     ]
 
 
-def held_seconds(options: LabOptions) -> float:
-    """How long an answer waits for its checkpoint, if that comes in its usual time."""
-    return options.checkpoint_interval_ms / 1000
+def _held_seconds(options: LabOptions) -> float:
+    """How long an answer may wait for its checkpoint, also one that never comes."""
+    return 0.0 if options.buffering == "none" else options.checkpoint_interval_ms / 1000 + UNPROTECTING_SECONDS
 
 
 def _output(options: LabOptions) -> str:

@@ -23,7 +23,7 @@ migration_address = "10.8.0.1:7001"
 migration_address = "10.8.0.2:7001"
 """
 HEAD = EXAMPLE[: EXAMPLE.index("[services.pbx.exec]")].replace('driver = "exec"', 'driver = "colo"')
-TAIL = EXAMPLE[EXAMPLE.index("[detection]") :]
+TAIL = EXAMPLE[EXAMPLE.index("[detection]") :].replace("unanswered_seconds = 0.5", "unanswered_seconds = 1.0")
 
 
 def deployment(buffering: str, output: str = OUTPUT, colo: str = COLO) -> str:
@@ -83,8 +83,8 @@ CASES = {
     ),
     "clients that wait are not cut off": (
         deployment("full", colo=COLO.replace("= 100", "= 400")),
-        "detection.unanswered_seconds: 0.5 is shorter than output of pbx may wait: 0.75 s "
-        "(checkpoint_interval_ms and stall_seconds); "
+        "detection.unanswered_seconds: 1 is shorter than output of pbx may wait: 1.15 s (checkpoint_interval_ms, "
+        "stall_seconds, and 0.4 s until the record says that the standby is lost); "
         "raise it, or shorten the interval: clients that wait for a checkpoint are not cut off",
     ),
     "a rate of nothing": (

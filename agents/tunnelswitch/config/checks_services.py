@@ -10,6 +10,8 @@ from tunnelswitch.config.problems import Problems, join_key, shown, suggestion
 DRIVERS = ("exec", "colo")
 # What the filter on one client port can tell apart; see adapters/client_packets.py.
 SERVICES_PER_GATEWAY_MAX = 100
+# From a driver's word that its standby is lost to output that leaves without one; see core/housekeeping.py.
+UNPROTECTING_SECONDS = 0.4
 
 
 def check_services(deployment: Deployment, problems: Problems) -> None:
@@ -167,17 +169,18 @@ def _check_gateways(deployment: Deployment, problems: Problems) -> None:
 
 
 def _check_waits(deployment: Deployment, problems: Problems) -> None:
-    """Output that is held back is an answer that clients do not have yet, and no sign that their service is cut off."""
+    """Output that is held back is an answer that clients do not have yet, and no sign that their service is cut off,
+    even while a lost standby is given up."""
     unanswered = deployment.detection.unanswered_seconds
     for name, service in deployment.services.items():
         colo = service.colo
         if service.buffering == "none" or colo is None:
             continue
-        longest = colo.checkpoint_interval_ms / 1000 + colo.stall_seconds
+        longest = colo.checkpoint_interval_ms / 1000 + colo.stall_seconds + UNPROTECTING_SECONDS
         if longest > unanswered:
             problems.add(
                 "detection.unanswered_seconds",
-                f"{unanswered:g} is shorter than output of {name} may wait: {longest:g} s "
-                "(checkpoint_interval_ms and stall_seconds)",
+                f"{unanswered:g} is shorter than output of {name} may wait: {longest:g} s (checkpoint_interval_ms, "
+                f"stall_seconds, and {UNPROTECTING_SECONDS:g} s until the record says that the standby is lost)",
                 "raise it, or shorten the interval: clients that wait for a checkpoint are not cut off",
             )

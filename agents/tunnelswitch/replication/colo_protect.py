@@ -35,7 +35,7 @@ Ask = Callable[[Command, float], Awaitable[Any]]
 
 
 class Protector:
-    """The protection of one machine at one site.
+    """The protection of one machine at one site. `output_waits`: its output is held until a checkpoint is committed.
 
     Args:
         ask: has QEMU carry out a command, see `QmpLink.ask`.
@@ -66,6 +66,7 @@ class Protector:
         self._stall: asyncio.TimerHandle | None = None
         self._parting: asyncio.Task[None] | None = None
         self._closed = False
+        self.output_waits = False
 
     @property
     def copying(self) -> bool:
@@ -239,7 +240,8 @@ class Protector:
         elif self._machine.mode is not Mode.PRIMARY:
             return
         elif not held:
-            seconds = self._interval_ms / 1000 + OVERDUE_STALLS * seconds
+            # Clients wait for a checkpoint that does not come as they do for one that takes long.
+            seconds = self._interval_ms / 1000 + (1 if self.output_waits else OVERDUE_STALLS) * seconds
         self._stall = asyncio.get_running_loop().call_later(seconds, self._stalled, seconds, held)
 
     def _stalled(self, seconds: float, held: bool) -> None:

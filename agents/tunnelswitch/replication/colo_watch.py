@@ -63,6 +63,7 @@ class MachineWatch:
         self.link: QmpLink | None = None
         self.promoting = False
         self.protector = Protector(self.machine, options, site, self.ask, self._changed, count)
+        self.protector.output_waits = self.output is not None
         self._service, self._site = service, site
         self._options = options
         self._path = Path(options.qmp_socket.replace("{site}", site))

@@ -32,7 +32,7 @@ def checkpoint_figures(files: RunFiles, directory: Path, seconds: float) -> dict
         "period_p95_seconds": quantile(periods, 0.95),
         "pause_mean_seconds": mean(pauses) if pauses else None,
         "pause_p95_seconds": quantile(pauses, 0.95),
-        "bytes_mean": round(mean(sizes)) if sizes else None,
+        "bytes_median": quantile(sizes, 0.5),
     }
     for flow, name in (("call", RTP_TRACE), ("probe", PROBE_TRACE)):
         waited = waits(directory / name, round(since * 1e9), round(until * 1e9))
