@@ -1,10 +1,18 @@
-"""What may leave when: the queue of frames that wait for their checkpoint."""
+"""What may leave when: the queue of frames that wait for their checkpoint; and what of it decides about a standby."""
 
 from __future__ import annotations
+
+import os
+from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunnelswitch.core.facts import Protection
+from tunnelswitch.replication import colo_qmp as qmp
+from tunnelswitch.replication.colo_memory import MemoryWatch
+from tunnelswitch.replication.colo_qmp import Mode
+from tunnelswitch.replication.colo_state import Machine
 from tunnelswitch.replication.held import CROSSED_SECONDS, DEAF_SECONDS, HeldOutput
 
 LIMIT = 1000
@@ -145,3 +153,47 @@ def test_under_protection_only_what_a_committed_checkpoint_holds_has_left(story:
             left = held.allow(step == "allow", now)
         if protected:
             assert all(int.from_bytes(frame, "big") <= committed_at for frame in left)
+
+
+def test_a_standby_counts_only_when_output_was_held_for_a_whole_checkpoint() -> None:
+    machine = Machine("pbx")
+    machine.found("b.1.2")
+    machine.take_answers(Mode.PRIMARY, "running", "colo")
+    machine.output_covered = False
+    assert (machine.protection, machine.in_sync) == (Protection.SYNCING, False)
+    assert not machine.wants_protection  # it has begun
+    machine.output_covered = True
+    assert (machine.protection, machine.in_sync) == (Protection.PROTECTED, True)
+    machine.output_ready = False  # the devices went away: its output cannot leave
+    assert not machine.in_sync
+
+
+def test_a_standby_that_could_not_speak_is_not_in_sync() -> None:
+    machine = Machine("pbx")
+    machine.found("b.1.2")
+    machine.take_answers(Mode.SECONDARY, "paused", "colo")
+    machine.output_ready = False
+    assert not machine.in_sync
+
+
+def test_the_time_of_a_stop_is_exact() -> None:
+    stop = {"event": "STOP", "timestamp": {"seconds": 1_700_000_000, "microseconds": 999_999}}
+    assert qmp.event_nanoseconds(stop) == 1_700_000_000_999_999_000
+    for wrong in ({}, {"timestamp": {"seconds": -1, "microseconds": -1}}, {"timestamp": {"seconds": "1"}}):
+        assert qmp.event_nanoseconds(wrong) == 0
+
+
+def test_memory_near_its_limit_is_said_once_each_time() -> None:
+    said: Counter[str] = Counter()
+    watch = MemoryWatch("pbx", 1, lambda kind: said.update([kind]))
+    for _ in range(3):
+        watch.look(os.getpid())
+    assert said == {"memory": 1}
+    assert watch.figures()["machine_resident_bytes"] > 1 << 20
+    watch.forget()
+    watch.look(os.getpid())
+    assert said == {"memory": 2}
+    free = MemoryWatch("pbx", 0, lambda kind: said.update([kind]))
+    free.look(os.getpid())
+    free.look(0)  # no such process
+    assert (free.resident_bytes, said["memory"]) == (0, 2)

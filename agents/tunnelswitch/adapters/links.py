@@ -184,11 +184,9 @@ class Links:
             DataPlaneError: it is not there, or the kernel refuses.
         """
         index, bytes_a_second = await self._index(device), mbit * 125_000
-        with contextlib.suppress(NetlinkError):  # another one was there
-            await self._ip.tc("del", index=index, root=True)
         burst = max(_BURST_MIN_BYTES, bytes_a_second // 100)
-        adding = self._ip.tc("add", "tbf", index, rate=f"{mbit}mbit", burst=burst, latency=_QUEUE_LATENCY)
-        await self._ask(adding, f"limit the rate of {device}")
+        replacing = self._ip.tc("replace", "tbf", index, rate=f"{mbit}mbit", burst=burst, latency=_QUEUE_LATENCY)
+        await self._ask(replacing, f"limit the rate of {device}")
 
     async def _dump(self, kind: str) -> AsyncIterator[Any]:
         found: AsyncIterator[Any] = await self._ask(getattr(self._ip, kind)("dump"), f"list every {kind}")
