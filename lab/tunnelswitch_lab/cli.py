@@ -1,4 +1,4 @@
-"""The command `tunnelswitch-lab`: demo, up, status, run, faults, cycles, bench, soak, simulate, scenarios, down.
+"""The command `tunnelswitch-lab`: builds labs, breaks things, measures, and simulates.
 
 It parses and prints. A user's mistake is one line with the remedy on standard error and exit status 2.
 """
@@ -17,11 +17,13 @@ import typer
 
 from tunnelswitch_lab import faults, teardown
 from tunnelswitch_lab.options import (
+    BUFFERINGS,
     DEFAULT_REALTIME_PRIORITY,
     WORKLOADS,
     LabError,
     LabOptions,
     RunOptions,
+    check_buffering,
     check_checkpoint_interval,
     check_workload,
     parse_detect,
@@ -49,6 +51,8 @@ Interval = Annotated[
     typer.Option(help="milliseconds from checkpoint to checkpoint; by default 25 for a process, 100 for a vm"),
 ]
 
+Buffering = Annotated[str, typer.Option(help="output of a vm waits for its checkpoint: " + ", ".join(BUFFERINGS))]
+
 
 @app.command()
 def up(
@@ -58,11 +62,14 @@ def up(
     workload: Workload = "process",
     checkpoint_interval: Interval = None,
     tls: Tls = False,
+    buffering: Buffering = "none",
     agents: Annotated[bool, typer.Option("--agents/--no-agents", help="also start the service and the agents")] = True,
 ) -> None:
     """Build a lab and leave it up."""
     interval_seconds, multiplier = parse_detect(detect)
-    options = LabOptions(name, interval_seconds, multiplier, realtime, *_protected(workload, checkpoint_interval), tls)
+    protected = _protected(workload, checkpoint_interval)
+    held = check_buffering(workload, buffering)
+    options = LabOptions(name, interval_seconds, multiplier, realtime, *protected, tls, buffering=held)
     _finish(_up(options, agents))
 
 
@@ -128,6 +135,7 @@ def run_series(
     runs: Annotated[int, typer.Option(min=1, max=1000, help="how many times")] = 1,
     name: Name = "lab",
     tls: Tls = False,
+    buffering: Buffering = "none",
     realtime: Annotated[bool, typer.Option("--realtime/--no-realtime", help="SCHED_FIFO for all of ours")] = False,
     keep_failed: Annotated[bool, typer.Option("--keep-failed", help="stop at a failed run, leave the lab up")] = False,
 ) -> None:
@@ -141,7 +149,8 @@ def run_series(
     check_machine()
     usable_layout(name)
     priority = DEFAULT_REALTIME_PRIORITY if realtime else 0
-    lab = LabOptions(name, interval_seconds, multiplier, priority, *protected, tls)
+    held = check_buffering(workload, buffering)
+    lab = LabOptions(name, interval_seconds, multiplier, priority, *protected, tls, buffering=held)
     from tunnelswitch_lab.experiment import run_experiment  # measuring needs much that up and down do not
 
     _finish(run_experiment(RunOptions(lab, fault, out, runs, keep_failed)))
@@ -217,11 +226,38 @@ def bench(
 
 
 @app.command()
+def checkpoints(
+    out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/checkpoints"),
+    only: Annotated[list[str] | None, typer.Option(help="a buffering and an interval, such as full@100")] = None,
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="runs of every cell")] = 1,
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="of calm before each crash")] = 8.0,
+    detect: Detect = "20x3",
+    name: Name = "checkpoints",
+) -> None:
+    """Measure what checkpoints cost and what a crash takes back, by interval and buffering. Exit status 1 if an answer
+    that was held back is forgotten, or a run is not as it must be."""
+    from tunnelswitch_lab.costs import CostOptions, chosen, run_costs, table
+
+    cells = chosen(tuple(only or ()))
+    interval_seconds, multiplier = parse_detect(detect)
+    check_machine()
+    lab = LabOptions(usable_layout(name).name, interval_seconds, multiplier, workload="vm")
+    summary = _finish(run_costs(CostOptions(lab, cells, out, runs, seconds)))
+    print(table(summary["cells"]), end="")
+    print("\n".join(summary["problems"]) or f"all as it must be: {out / 'summary.json'}")
+    if summary["problems"]:
+        raise SystemExit(1)
+
+
+@app.command()
 def soak(
     load: Annotated[str, typer.Option(help="busy: all cores saturated; loss: 5 % loss and 10 ms jitter; none")],
     out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/soak"),
     minutes: Annotated[float, typer.Option(min=0.05, max=1440, help="how long nothing may happen")] = 10.0,
     detect: Detect = "10x3",
+    workload: Workload = "process",
+    checkpoint_interval: Interval = None,
+    buffering: Buffering = "none",
     name: Name = "soak",
 ) -> None:
     """Load for minutes, in which nothing may fail over; then a lost host. Exit status 1 if it is not so."""
@@ -230,10 +266,12 @@ def soak(
     from tunnelswitch_lab.soak.run import SoakOptions, run_soak
 
     check_load(load)
+    protected = _protected(workload, checkpoint_interval)
+    held = check_buffering(workload, buffering)
     interval_seconds, multiplier = parse_detect(detect)
     check_machine()
     usable_layout(name)
-    lab = LabOptions(name, interval_seconds, multiplier)
+    lab = LabOptions(name, interval_seconds, multiplier, 0, *protected, buffering=held)
     summary = _finish(run_soak(SoakOptions(lab, load, out, minutes)))
     print("\n".join(lines(summary, out)))
     if summary["problems"]:

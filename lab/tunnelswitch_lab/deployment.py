@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tunnelswitch.config.checks_services import UNPROTECTING_SECONDS
 from tunnelswitch.pki.issue import CA
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab.guest.machine import MUTE
@@ -19,6 +20,7 @@ HOOKS = Path(__file__).parent / "workload" / "hooks"
 HOOK_TIMEOUT_SECONDS = 2.0
 # An active without a majority closes itself after this; slow detection needs more, for no window may exceed it.
 FENCE_AFTER_SECONDS = 1.0
+UNANSWERED_SECONDS = 0.5
 
 
 def write(layout: Layout, options: LabOptions) -> Path:
@@ -51,7 +53,7 @@ def render(layout: Layout, options: LabOptions) -> str:
             multiplier=options.multiplier,
             floor_seconds=0.0,
             fence_after_seconds=min(3600.0, max(FENCE_AFTER_SECONDS, 2 * window_seconds)),
-            unanswered_seconds=0.5,
+            unanswered_seconds=UNANSWERED_SECONDS + _held_seconds(options),
         ),
         _table("runtime", realtime_priority=options.realtime_priority, lock_memory=False),
     ]
@@ -90,10 +92,26 @@ def _service(layout: Layout, options: LabOptions) -> list[str]:
             t2_key=names.T2_KEY,
             t3_key=names.T3_KEY,
             address=names.SERVICE_ADDRESS,
-            buffering="none",
+            buffering=options.buffering,
         ),
+        *([] if options.buffering == "none" else [_output(options)]),
         *tables,
     ]
+
+
+def _held_seconds(options: LabOptions) -> float:
+    """How long an answer may wait for its checkpoint, also one that never comes."""
+    return 0.0 if options.buffering == "none" else options.checkpoint_interval_ms / 1000 + UNPROTECTING_SECONDS
+
+
+def _output(options: LabOptions) -> str:
+    ports = [str(names.RTP_PORT)] if options.buffering == "realtime" else []
+    return _table(
+        f"services.{SERVICE}.output",
+        machine_device=names.TAP,
+        bridge_device=names.HOLD,
+        realtime_udp_ports=ports,
+    )
 
 
 def _exec(layout: Layout) -> list[str]:

@@ -150,6 +150,7 @@ class Testbed:
         checkpoint_interval_ms: float | None = None,
         workload: str | None = None,
         realtime_priority: int | None = None,
+        buffering: str | None = None,
     ) -> None:
         """Start both copies of the protected service anew: the primary's active, the secondary's standby.
 
@@ -159,7 +160,7 @@ class Testbed:
         interval_ms = checkpoint_interval_ms or self.options.checkpoint_interval_ms
         await self.stop_service()
         if (workload or self.options.workload) == "vm":
-            await virtual.start(self.layout, self.spawn)
+            await virtual.start(self.layout, self.spawn, held=(buffering or self.options.buffering) != "none")
         else:
             await virtual.unplug(self.layout)
             await service.start(self.layout, self.spawn, interval_ms, priority)
@@ -168,7 +169,7 @@ class Testbed:
         """Start a fresh copy of the service at a server site, as a standby. Raises LabError if it does not start."""
         server, options = self.layout.site(site), self.options
         if options.workload == "vm":
-            return await virtual.start_standby(self.layout, server, self.spawn)
+            return await virtual.start_standby(self.layout, server, self.spawn, held=self.options.buffering != "none")
         interval_ms, priority = options.checkpoint_interval_ms, options.realtime_priority
         return await service.start_copy(self.layout, server, self.spawn, interval_ms, priority, standby=True)
 

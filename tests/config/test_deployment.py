@@ -239,7 +239,7 @@ CASES = {
     "unknown key": (
         changed("t2_key = 2", "t2_key = 2\nt2_kee = 2"),
         "services.pbx.t2_kee: is not a key we know; did you mean t2_key? "
-        "keys here: address, bridge, buffering, colo, degraded_after_seconds, driver, exec, t2_key, t3_key",
+        "keys here: address, bridge, buffering, colo, degraded_after_seconds, driver, exec, output, t2_key, t3_key",
     ),
     "unknown table": (
         changed("[runtime]", "[runtme]"),
@@ -440,6 +440,7 @@ def _tables(cls: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
             "Exec",
             "Colo",
             "ColoSite",
+            "Output",
         ):
             if re.search(rf"\b{name}\b", str(field.type)):
                 found[field.name] = getattr(config, name)
@@ -462,6 +463,7 @@ def test_every_key_is_documented() -> None:
         "groups.NAME.policy": config.Policy,
         "services.NAME": config.Service,
         "services.NAME.exec": config.Exec,
+        "services.NAME.output": config.Output,
         "services.NAME.colo": config.Colo,
         "services.NAME.colo.sites.SITE": config.ColoSite,
         "detection": config.Detection,

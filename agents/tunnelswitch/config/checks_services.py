@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from tunnelswitch.config import values
+from tunnelswitch.config.checks_output import check_output
 from tunnelswitch.config.model import Colo, Deployment, Exec, Service
 from tunnelswitch.config.problems import Problems, join_key, shown, suggestion
 
 DRIVERS = ("exec", "colo")
 # What the filter on one client port can tell apart; see adapters/client_packets.py.
 SERVICES_PER_GATEWAY_MAX = 100
+# From a driver's word that its standby is lost to output that leaves without one; see core/housekeeping.py.
+UNPROTECTING_SECONDS = 0.4
 
 
 def check_services(deployment: Deployment, problems: Problems) -> None:
@@ -22,6 +25,7 @@ def check_services(deployment: Deployment, problems: Problems) -> None:
     _check_membership(deployment, problems)
     _check_bridges(deployment, problems)
     _check_gateways(deployment, problems)
+    _check_waits(deployment, problems)
 
 
 def _check_service(key: str, name: str, service: Service, problems: Problems) -> None:
@@ -43,6 +47,7 @@ def _check_service(key: str, name: str, service: Service, problems: Problems) ->
         _check_exec(f"{key}.exec", service.exec, problems)
     if service.colo is not None:
         _check_colo(f"{key}.colo", service.colo, problems)
+    check_output(key, service, problems)
 
 
 def _check_exec(key: str, hooks: Exec, problems: Problems) -> None:
@@ -81,6 +86,8 @@ def _check_colo(key: str, colo: Colo, problems: Problems) -> None:
         if site.device and not values.is_device(site.device):
             remedy = "give a network device of at most 15 characters"
             problems.add(f"{here}.device", f"{shown(site.device)} is not a device's name", remedy)
+        if site.rate_mbit and not site.device:
+            problems.add(f"{here}.device", "is missing, and rate_mbit is given", "name the device that carries T1")
         if colo.quickack and not site.device:
             problems.add(f"{here}.device", "is missing, and quickack is asked for", "name the device that carries T1")
 
@@ -159,3 +166,21 @@ def _check_gateways(deployment: Deployment, problems: Problems) -> None:
         if carried > SERVICES_PER_GATEWAY_MAX:
             problem = f"is a gateway of {carried} services; one can watch the packets of {SERVICES_PER_GATEWAY_MAX}"
             problems.add(join_key("sites", name), problem, "give some groups another gateway")
+
+
+def _check_waits(deployment: Deployment, problems: Problems) -> None:
+    """Output that is held back is an answer that clients do not have yet, and no sign that their service is cut off,
+    even while a lost standby is given up."""
+    unanswered = deployment.detection.unanswered_seconds
+    for name, service in deployment.services.items():
+        colo = service.colo
+        if service.buffering == "none" or colo is None:
+            continue
+        longest = colo.checkpoint_interval_ms / 1000 + colo.stall_seconds + UNPROTECTING_SECONDS
+        if longest > unanswered:
+            problems.add(
+                "detection.unanswered_seconds",
+                f"{unanswered:g} is shorter than output of {name} may wait: {longest:g} s (checkpoint_interval_ms, "
+                f"stall_seconds, and {UNPROTECTING_SECONDS:g} s until the record says that the standby is lost)",
+                "raise it, or shorten the interval: clients that wait for a checkpoint are not cut off",
+            )

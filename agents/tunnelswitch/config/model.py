@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from tunnelswitch.config.values import port_range
 from tunnelswitch.core import topology
 from tunnelswitch.core.patience import Limits
 
@@ -119,6 +120,7 @@ class ColoSite(_Table, frozen=True):
 
     migration_address: str
     device: str = ""
+    rate_mbit: Annotated[int, Meta(ge=0, le=400_000, description="a whole number from 0 to 400000")] = 0
 
 
 class Colo(_Table, frozen=True):
@@ -132,6 +134,21 @@ class Colo(_Table, frozen=True):
     timeout_seconds: Annotated[float, Meta(ge=0.1, le=60, description="seconds from 0.1 to 60")] = 2.0
     mute_object: str = "mute0"
     quickack: bool = False
+    memory_limit_mb: Annotated[int, Meta(ge=0, le=2**24, description="a whole number from 0 to 16777216")] = 0
+
+
+class Output(_Table, frozen=True):
+    """`[services.NAME.output]`: the two devices between which output waits for its checkpoint."""
+
+    machine_device: str
+    bridge_device: str
+    realtime_udp_ports: tuple[str, ...] = ()
+    held_bytes_max: Annotated[int, Meta(ge=65_536, le=2**32, description="bytes from 65536 to 4294967296")] = 64 << 20
+
+    @property
+    def realtime_ports(self) -> tuple[tuple[int, int], ...]:
+        """First and last port of each range; the file's checks have refused what is none."""
+        return tuple(found for text in self.realtime_udp_ports if (found := port_range(text)) is not None)
 
 
 class Service(_Table, frozen=True):
@@ -143,7 +160,8 @@ class Service(_Table, frozen=True):
     t3_key: GreKey
     address: str
     degraded_after_seconds: Annotated[float, Meta(gt=0, le=3600, description="seconds up to 3600")] | None = None
-    buffering: Annotated[Literal["none"], Meta(description='"none", the only buffering there is')] = "none"
+    buffering: Annotated[Literal["none", "full", "realtime"], Meta(description='"none", "full" or "realtime"')] = "none"
+    output: Output | None = None
     exec: Exec | None = None
     colo: Colo | None = None
 

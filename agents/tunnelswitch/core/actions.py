@@ -113,4 +113,12 @@ class TakeCheckpoint:
     deadline_seconds: float
 
 
-Action = Publish | ReadRecord | CommitRecord | ApplyTunnels | PinLeader | Promote | Fence | TakeCheckpoint
+@dataclass(frozen=True, slots=True)
+class AllowOutput:
+    """Output that no standby holds may leave, or must wait (`core.alone`). Repeated while it may. No answer."""
+
+    service: str
+    allowed: bool
+
+
+Action = Publish | ReadRecord | CommitRecord | ApplyTunnels | PinLeader | Promote | Fence | TakeCheckpoint | AllowOutput

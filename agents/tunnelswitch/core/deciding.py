@@ -220,6 +220,8 @@ class GroupDecider:
         failed = self.evidence.promote_failed
         if failed is None or failed.stamp != record.stamp or failed.site != record.active:
             return False
+        if not self.evidence.is_heard(record.previous, now):
+            return False
         runs = self.evidence.runs(record.previous, now)
         statuses = self.evidence.statuses(record.previous, now)
         if not runs or any(status.role != "active" for status in statuses.values()):

@@ -111,6 +111,11 @@ class Evidence:
             return None
         return ballot.heartbeat
 
+    def is_heard(self, site: str, now: float) -> bool:
+        """Does the site speak, as a live one does? A recent heartbeat may still be the last one of all."""
+        ballot = self.ballots.get(site)
+        return ballot is not None and now - ballot.received_at <= self.timing.window_seconds
+
     def statuses(self, site: str, now: float) -> dict[str, ServiceStatus]:
         beat = self.fresh(site, now)
         if beat is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from tunnelswitch.core import events
 from tunnelswitch.core.actions import Action, Fence, Promote, Publish, ReadRecord
+from tunnelswitch.core.alone import Alone
 from tunnelswitch.core.certificate import Certificate
 from tunnelswitch.core.copies import Instance
 from tunnelswitch.core.facts import (
@@ -39,8 +40,6 @@ PROMOTE_ATTEMPTS_MAX = 3
 PROMOTE_ROUND_SECONDS = 2.0
 REPEAT_SECONDS = 1.0
 ERROR_MAX = 500
-# Our word that we have a standby is a ballot for two windows, and then perhaps a commit under way.
-CLAIM_SECONDS = 3.0
 
 
 class HostedGroup:
@@ -61,8 +60,7 @@ class HostedGroup:
         self._read_at = 0.0
         self._peer_serving: Stamp | None = None
         self._fence_at: float | None = None
-        self._claimed_at = member.started_at
-        self._confirmed_at = float("-inf")
+        self._alone = Alone(gate, self.certificate, self.instances, member.started_at, READ_DEADLINE_SECONDS)
         self._repeat_at = 0.0
         self._served: tuple[int, str] | None = None
         self._told: Applied | None = None
@@ -80,7 +78,8 @@ class HostedGroup:
         self.gate.receive(event, now)
         match event:
             case events.RecordRead() if event.group == self.group.name and event.record is not None:
-                self._confirmed, self._confirmed_at = event.record.stamp, now
+                self._confirmed = event.record.stamp
+                self._alone.confirms(event.record.stamp, now)
             case events.SwitchApplied() if event.group == self.group.name and event.stamp == self.latched:
                 self._repeat_at = now
             case Applied() | Proof() if event.group == self.group.name and self.record is not None:
@@ -190,6 +189,8 @@ class HostedGroup:
         if action is not None:
             self._actions.append(action)
         self._tell_applied(record)
+        unprotected = record.active == self.site and self.latched != record.stamp and not self._has_standby()
+        self._actions.extend(self._alone.words(record, unprotected=unprotected, repeated=self._repeat_at <= now))
         if self._repeat_at <= now:
             self._repeat_at = now + REPEAT_SECONDS
             self._prove(record)
@@ -296,7 +297,7 @@ class HostedGroup:
         """An active that has been out of touch with K voters for `fence_after` closes itself, unless there is nobody to
         hand over to (R4). The time runs from the last touch, not from when it was missed: others count on that."""
         self._fence_at = None
-        if not self.gate.open or self.latched == record.stamp or self._alone(record):
+        if not self.gate.open or self.latched == record.stamp or self._alone.is_known(record):
             return
         touched_at = max(self._in_touch_at(record.voters, now), self.member.started_at)
         self._fence_at = touched_at + self.member.timing.fence_after_seconds
@@ -311,13 +312,9 @@ class HostedGroup:
         times = sorted(self.member.in_touch_at(voter, now) for voter in voters if voter != self.site)
         return times[-needed] if needed <= len(times) else float("-inf")
 
-    def _alone(self, record: GroupRecord) -> bool:
-        """Is it known that nobody could take over? With several gateways our own word that there is a standby may have
-        been taken into a record that we have not heard of: only a read made long enough after that word tells."""
-        if record.in_sync or len(record.gateways) == 1:
-            return not record.in_sync
-        since = self._confirmed_at - READ_DEADLINE_SECONDS - self._claimed_at
-        return self._confirmed == record.stamp and since >= CLAIM_SECONDS
+    def _has_standby(self) -> bool:
+        """Does a service here say that it has one?"""
+        return any(instance.seen.protection is Protection.PROTECTED for instance in self.instances.values())
 
     def fit(self, now: float) -> bool:
         """May this site's watchdog be kicked (PROTOCOL A3)? Not while the gate may be open although this site should
@@ -328,7 +325,7 @@ class HostedGroup:
         voters = record.voters if record is not None else self.group.voters
         if now - self._in_touch_at(voters, now) < self.member.timing.fence_after_seconds:
             return True
-        return record is not None and record.active == self.site and self._alone(record)
+        return record is not None and record.active == self.site and self._alone.is_known(record)
 
     def _follow(self, record: GroupRecord, now: float) -> None:
         self._fence_at = None
@@ -374,8 +371,9 @@ class HostedGroup:
         """For the heartbeat."""
         record = self.record
         latched = record is not None and self.latched == record.stamp and not self.handing.is_under_way(record.stamp)
-        if all(instance.seen.protection is Protection.PROTECTED for instance in self.instances.values()):
-            self._claimed_at = now
+        seen = [instance.seen for instance in self.instances.values()]
+        if all(one.role == "active" and one.protection is Protection.PROTECTED for one in seen):
+            self._alone.claims(now)
         return tuple(
             instance.status(self.group.name, now, gate_open=self.gate.open, self_fenced=latched)
             for instance in self.instances.values()

@@ -80,12 +80,20 @@ class Housekeeping:
         if self._seen is None or self._seen[0] != should:
             self._seen = (should, now)
         in_sync, active_run, standby_run = should
+        if in_sync and not self._says_so_now(record, now):
+            return None
         due = self._seen[1] + (0.0 if in_sync else PROTECTION_HOLD_SECONDS)
         if not self._is_due(due, now):
             return None
         evidence = ("standby is in sync",) if in_sync else (f"{record.active} has no standby in sync",)
         changed = replace(record, in_sync=in_sync, active_run=active_run, standby_run=standby_run)
         return replace(changed, reason=Reason.PROTECTION, evidence=evidence)
+
+    def _says_so_now(self, record: GroupRecord, now: float) -> bool:
+        """Does the active speak under the stamp in force? Under an earlier one it may have had a standby that it has
+        lost since, and let output leave that nobody else holds."""
+        beat = self.evidence.fresh(record.active, now)
+        return beat is not None and beat.marks.get(record.group) == record.stamp
 
     def _is_due(self, at: float, now: float) -> bool:
         if now >= at:

@@ -117,6 +117,9 @@ class Executor:
                 self._spawn(self._apply(action))
             case actions.Promote() | actions.Fence() | actions.TakeCheckpoint():
                 self._spawn(self._drive(action))
+            case actions.AllowOutput():
+                if driver := self._drivers.get(action.service):
+                    driver.allow_output(action.allowed)
             case actions.PinLeader():
                 if self._pinning is None or self._pinning.done():
                     self._pinning = self._spawn(self._pin(action))

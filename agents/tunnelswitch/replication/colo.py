@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from tunnelswitch.config import Colo
+from tunnelswitch.config import Colo, Output
 from tunnelswitch.core.actions import Fence, Promote, TakeCheckpoint
 from tunnelswitch.core.events import (
     CheckpointFailed,
@@ -50,14 +50,21 @@ class ColoDriver:
         options: its `[services.NAME.colo]` table.
         emit: takes ServiceSeen (on every change), RunExited and CheckpointSeen.
         count: called with a short kind for everything bad (see `MachineWatch`).
+        output: its `[services.NAME.output]` table, if its output waits for checkpoints.
     """
 
     def __init__(
-        self, service: str, options: Colo, site: str, emit: Emit, count: Callable[[str], None] = _ignore
+        self,
+        service: str,
+        options: Colo,
+        site: str,
+        emit: Emit,
+        count: Callable[[str], None] = _ignore,
+        output: Output | None = None,
     ) -> None:
         self._service = service
         self._options = options
-        self._watch = MachineWatch(service, options, site, emit, count)
+        self._watch = MachineWatch(service, options, site, emit, count, output)
 
     async def start(self) -> None:
         """Begin to look for QEMU; the first ServiceSeen follows."""
@@ -66,6 +73,16 @@ class ColoDriver:
     async def close(self) -> None:
         """Let go; the machine goes on, protected as it is."""
         await self._watch.close()
+
+    def allow_output(self, allowed: bool) -> None:
+        """May output leave that no standby holds?"""
+        if self._watch.output is not None:
+            self._watch.output.allow(allowed)
+
+    def figures(self) -> Mapping[str, float]:
+        """Memory of QEMU, and its output held back."""
+        output = self._watch.output
+        return {**self._watch.memory.figures(), **(output.figures() if output is not None else {})}
 
     async def set_interval(self, milliseconds: int) -> None:
         """Change the time between checkpoints while the machine runs.

@@ -148,6 +148,15 @@ def unreplicated_disks(reply: Any, nodes: Any) -> list[str]:
     return found
 
 
+def event_nanoseconds(event: Mapping[str, Any]) -> int:
+    """The same exactly, in nanoseconds since 1970; 0 if it does not say. QEMU tells whole microseconds, cut off: it was
+    not earlier."""
+    stamp = _table(event.get("timestamp"))
+    seconds, fraction = stamp.get("seconds", 0), stamp.get("microseconds", 0)
+    whole = isinstance(seconds, int) and isinstance(fraction, int) and seconds > 0
+    return (seconds * 1_000_000 + fraction) * 1000 if whole else 0
+
+
 def event_seconds(event: Mapping[str, Any]) -> float:
     """When an event happened, by QEMU's host clock, seconds since 1970; 0 if it does not say."""
     stamp = _table(event.get("timestamp"))

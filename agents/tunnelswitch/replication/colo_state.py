@@ -36,7 +36,12 @@ class Checkpoint:
 
 
 class Machine:
-    """The local copy. An empty run means that there is none."""
+    """The local copy. An empty run means that there is none.
+
+    Attributes:
+        output_ready: its output can be held back, or need not be.
+        output_covered: output has been held since before the last checkpoint, or need not be.
+    """
 
     def __init__(self, service: str) -> None:
         self.service = service
@@ -55,6 +60,7 @@ class Machine:
         self.stopped_at: float | None = None
         self.peer_lost = False
         self.stream_ended = False
+        self.output_ready = self.output_covered = True
 
     def found(self, run: str) -> None:
         """There is a QEMU; nothing is known of it yet."""
@@ -113,9 +119,14 @@ class Machine:
     @property
     def in_sync(self) -> bool:
         """Primary: the peer takes our checkpoints. Secondary: it holds a state to go on from."""
-        if self.obstacle or not self.run:
+        if self.obstacle or not self.run or not self.output_ready:
             return False
-        return self.mode is Mode.SECONDARY or (self.mode is Mode.PRIMARY and not self.peer_lost)
+        return self.mode is Mode.SECONDARY or (self.checkpointed and self.output_covered)
+
+    @property
+    def checkpointed(self) -> bool:
+        """Does a peer take our checkpoints?"""
+        return self.mode is Mode.PRIMARY and not self.peer_lost
 
     @property
     def protection(self) -> Protection:
@@ -124,6 +135,8 @@ class Machine:
             return Protection.STOPPED
         if self.in_sync:
             return Protection.PROTECTED
+        if self.checkpointed and not self.obstacle:
+            return Protection.SYNCING  # output from before it was held may still be on its way to clients
         if self.role == "active" and (self.obstacle or self.migration not in _COPYING):
             return Protection.UNPROTECTED
         return Protection.SYNCING

@@ -18,14 +18,16 @@ from typing import Any
 import structlog
 
 from tunnelswitch.adapters import hugepages
-from tunnelswitch.config import Colo
+from tunnelswitch.config import Colo, Output
 from tunnelswitch.core.events import RunExited, ServiceSeen
 from tunnelswitch.core.facts import CheckpointSeen
 from tunnelswitch.errors import DriverError
 from tunnelswitch.ports import Emit
 from tunnelswitch.replication import colo_qmp as qmp
 from tunnelswitch.replication.colo_link import LostError, QmpLink
+from tunnelswitch.replication.colo_memory import MemoryWatch
 from tunnelswitch.replication.colo_meter import DeviceMeter
+from tunnelswitch.replication.colo_output import OutputHold
 from tunnelswitch.replication.colo_protect import Protector
 from tunnelswitch.replication.colo_qmp import Command, Mode
 from tunnelswitch.replication.colo_state import Machine
@@ -48,13 +50,24 @@ class MachineWatch:
         count: called with qmp_failed, and by `Protector`.
     """
 
-    def __init__(self, service: str, options: Colo, site: str, emit: Emit, count: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        service: str,
+        options: Colo,
+        site: str,
+        emit: Emit,
+        count: Callable[[str], None],
+        output: Output | None = None,
+    ) -> None:
         self.machine = Machine(service)
+        self.output = None if output is None else OutputHold(service, output, self._changed, count)
+        self.memory = MemoryWatch(service, options.memory_limit_mb << 20, count)
         self.running: WatchedRun | None = None
         self.link: QmpLink | None = None
         self.promoting = False
         self.commits = Committed()
         self.protector = Protector(self.machine, options, site, self.ask, self._changed, count)
+        self.protector.output_waits = self.output is not None
         self._service, self._site = service, site
         self._options = options
         self._path = Path(options.qmp_socket.replace("{site}", site))
@@ -75,6 +88,8 @@ class MachineWatch:
 
     def start(self) -> None:
         """Begin to look."""
+        if self.output is not None:
+            self.output.start()
         self._task = asyncio.create_task(self._watch(), name=f"colo:{self._service}")
 
     async def close(self) -> None:
@@ -88,6 +103,8 @@ class MachineWatch:
             await asyncio.wait({self._task})
         if self.running is not None:
             self.running.close()
+        if self.output is not None:
+            await self.output.close()
 
     def has_ended(self, run: str) -> bool:
         """Is it a fact that this run has ended?"""
@@ -136,6 +153,7 @@ class MachineWatch:
         await self.protector.settle()
         while not watched.ended.is_set():
             self._wake.clear()
+            self.memory.look(watched.pid)
             if not link.hung:  # a QEMU that owes answers is not asked more
                 try:
                     await self.look()
@@ -185,6 +203,8 @@ class MachineWatch:
     def _event(self, event: Mapping[str, Any]) -> None:
         checkpoint = self.machine.take_event(event, asyncio.get_running_loop().time())
         name = str(event.get("event"))
+        if self.output is not None and name == qmp.STOP:
+            self.output.stopped(qmp.event_nanoseconds(event))
         self.protector.heard(name)
         if name == qmp.COLO_EXIT:
             self.commits.lost("checkpoints have ended")
@@ -194,6 +214,8 @@ class MachineWatch:
             # When the machine went on, by QEMU's word on the host's clock; never later than now.
             ago = max(0.0, time.time() - (qmp.event_seconds(event) or time.time()))
             self.commits.committed(checkpoint.sequence, asyncio.get_running_loop().time() - ago)
+            if self.output is not None and checkpoint.role == "active":
+                self.output.committed()
             if checkpoint.role == "standby":
                 self._halting = asyncio.create_task(self._halt())
                 if self._collapsed_run != self.machine.run and self.running is not None:
@@ -231,6 +253,9 @@ class MachineWatch:
             self.protector.forget()
             self.machine.clear()
             self.commits.lost("QEMU has ended")
+            self.memory.forget()
+            if self.output is not None:
+                self.output.ended()
             self._tell()
             self._wake.set()
 
@@ -240,6 +265,9 @@ class MachineWatch:
 
     def _tell(self) -> None:
         """Emit what has changed, the checkpoints' number aside: they tell of themselves."""
+        if self.output is not None:
+            self.output.follow(guarded=self.machine.checkpointed)
+            self.machine.output_ready, self.machine.output_covered = self.output.ready, self.output.held.covered
         if self.machine.run and not self.machine.known:
             return
         seen = self.machine.seen()

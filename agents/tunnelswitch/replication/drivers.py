@@ -24,5 +24,6 @@ def make_driver(name: str, service: Service, site: str, emit: Emit, count: Calla
     if service.driver == "exec" and service.exec is not None:
         return ExecDriver(name, service.exec, site, emit, count)
     if service.driver == "colo" and service.colo is not None:
-        return ColoDriver(name, service.colo, site, emit, count)
+        output = None if service.buffering == "none" else service.output
+        return ColoDriver(name, service.colo, site, emit, count, output)
     raise ConfigError(f"services.{name}.driver", f"there is no driver {service.driver!r}", 'use "exec" or "colo"')

@@ -7,7 +7,7 @@ driver never starts the service and is never its parent. What is known of the se
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tunnelswitch.config import Exec
 from tunnelswitch.core.actions import Fence, Promote, TakeCheckpoint
@@ -60,6 +60,13 @@ class ExecDriver:
             DriverError: the notify socket cannot be made.
         """
         self._watch.start()
+
+    def allow_output(self, allowed: bool) -> None:
+        """Output is never held back."""
+
+    def figures(self) -> Mapping[str, float]:
+        """Nothing is measured here."""
+        return {}
 
     async def close(self) -> None:
         """Stop looking. The service goes on; hooks under way are ended."""

@@ -25,7 +25,8 @@ LATE_SECONDS = 1.2
 
 @dataclass(slots=True)
 class Copy:
-    """One copy. `synced_with` is the run whose state it holds (its own for one that serves)."""
+    """One copy. `synced_with` is the run whose state it holds (its own for one that serves). `behind`: that run has
+    told clients things since, of which this copy knows nothing."""
 
     service: str
     site: str
@@ -33,6 +34,7 @@ class Copy:
     role: str
     synced_with: str
     peer_lost: bool = False
+    behind: bool = False
 
     @property
     def alive(self) -> bool:
@@ -155,6 +157,13 @@ class Hypervisor:
             self.holds_until[other.run] = began_at
             answer.set(events.CheckpointTaken(action.service, action.request, self._checkpoints, asked_at))
 
+    def allow_output(self, site: str, allowed: bool) -> None:
+        """Output that waits for a checkpoint may leave without one. The driver knows by itself while there is a standby
+        that takes them."""
+        copy, other = self.copies[site], self.other(site)
+        if allowed and copy.role == "active" and not self.seen(site).in_sync and other.synced_with == copy.run:
+            other.behind = True
+
     def fence(self, site: str, action: Fence) -> Answer[Fencing]:
         answer: Answer[Fencing] = Answer()
         if self.copies[site].run == action.run:
@@ -196,7 +205,7 @@ class Hypervisor:
             return False
         self._runs += 1
         copy.run, copy.role, copy.synced_with = f"{self.service}-{site[0]}{self._runs}", "standby", other.run
-        copy.peer_lost = other.peer_lost = False
+        copy.peer_lost = other.peer_lost = copy.behind = False
         self._parents[copy.run] = other.run
         self.say()
         return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tunnelswitch.core.actions import ApplyTunnels, Fence, Message, Promote, TakeCheckpoint
 from tunnelswitch.core.facts import GroupRecord
 from tunnelswitch_lab.simulator.bus import SimulatedBus
@@ -74,3 +76,9 @@ class DriverPort(_Started):
 
     async def fence(self, action: Fence) -> Fencing:
         return await self._hypervisor.fence(self._site, action)
+
+    def allow_output(self, allowed: bool) -> None:
+        self._hypervisor.allow_output(self._site, allowed)
+
+    def figures(self) -> Mapping[str, float]:
+        return {}

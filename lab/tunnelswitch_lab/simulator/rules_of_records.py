@@ -63,6 +63,17 @@ def in_sync_target(judge: Judge, before: GroupRecord, after: GroupRecord) -> str
     return None
 
 
+def nothing_unsaid(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | None:
+    """With output held back until its checkpoint, whoever takes over knows everything that clients were told."""
+    if after.active == before.active or after.reason in (Reason.PROMOTE_FAILED, Reason.RECOVERY):
+        return None
+    for part in judge.world.hypervisors.values():
+        copy = part.copies[after.active]
+        if copy.behind and copy.role == "standby":
+            return f"{copy.run} becomes active by {after.stamp}, and clients were told what it does not know"
+    return None
+
+
 def drained_rest(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | None:
     if after.active == before.active or after.reason in (Reason.PROMOTE_FAILED, Reason.RECOVERY):
         return None
@@ -182,6 +193,7 @@ COMMIT_RULES: dict[str, Callable[[Judge, GroupRecord, GroupRecord], str | None]]
     "I2 stamps are unique": stamps_are_unique,
     "I2 one active per epoch": one_active_per_epoch,
     "I5 standby in sync": in_sync_target,
+    "I5 nothing unsaid": nothing_unsaid,
     "I2 above every mark": above_marks,
     "I4 fresh votes": fresh_votes,
     "I4 true proof": true_proof,
