@@ -1,4 +1,4 @@
-"""The command `tunnelswitch-lab`: demo, up, status, run, faults, bench, soak, simulate, scenarios, down.
+"""The command `tunnelswitch-lab`: demo, up, status, run, faults, bench, soak, xen, simulate, scenarios, down.
 
 It parses and prints. A user's mistake is one line with the remedy on standard error and exit status 2.
 """
@@ -209,6 +209,20 @@ def soak(
     print("\n".join(lines(summary, out)))
     if summary["problems"]:
         raise SystemExit(1)
+
+
+@app.command()
+def xen(
+    out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/xen"),
+    keep: Annotated[bool, typer.Option("--keep", help="leave the lab up")] = False,
+    name: Name = "xen",
+) -> None:
+    """A guest under Xen Remus on two emulated machines: one is killed, it answers again. Exit status 1 if not."""
+    check_machine()
+    usable_layout(name)
+    from tunnelswitch_lab.xen.story import XenOptions, run_xen
+
+    print(json.dumps(_finish(run_xen(XenOptions(name, out, keep))), indent=2))
 
 
 @app.command()

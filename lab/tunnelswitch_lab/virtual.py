@@ -36,7 +36,7 @@ async def start(layout: Layout, spawn: Callable[..., Proc]) -> None:
     qemu, made = await asyncio.to_thread(lambda: (qemu_command(), image()))
     started = []
     for server in layout.servers:
-        await _plug(server)
+        await plug(server, server.migration_address)
         started.append(await start_copy(layout, server, spawn, qemu, made, standby=server.name != names.SERVERS[0]))
     console = layout.console(names.SERVERS[0])
 
@@ -84,7 +84,7 @@ async def start_copy(
     return proc
 
 
-async def _plug(server: Site) -> None:
+async def plug(server: Site, address: str) -> None:
     """Give the host its two ends: the machine's card on br-svc, and an address of its own on T1."""
     async with netns.netlink(server.service_namespace) as ip:
         await ip.link("set", index=await netns.index_of(ip, "eth0"), state="down")
@@ -92,12 +92,12 @@ async def _plug(server: Site) -> None:
     async with netns.netlink(server.namespace) as ip:
         await netns.set_up(ip, TAP, mtu=names.INNER_MTU)
         index = await netns.set_up(ip, "br-t1", mtu=names.INNER_MTU)
-        await ip.addr("replace", index=index, address=server.migration_address, prefixlen=24)
+        await ip.addr("replace", index=index, address=address, prefixlen=24)
     with netns.entered(server.namespace):
         for name, value in _TCP.items():
             with contextlib.suppress(FileNotFoundError):  # an older kernel waits longer, and that is all
                 (Path("/proc/sys/net/ipv4") / name).write_text(value)
-    await _switch(server, "--may-exist", "add-port", "br-svc", TAP)
+    await switch(server, "--may-exist", "add-port", "br-svc", TAP)
 
 
 async def unplug(layout: Layout) -> None:
@@ -106,12 +106,13 @@ async def unplug(layout: Layout) -> None:
         async with netns.netlink(server.namespace) as ip:
             plugged = list(await ip.link_lookup(ifname=TAP))
         if plugged:
-            await _switch(server, "--if-exists", "del-port", "br-svc", TAP)
+            await switch(server, "--if-exists", "del-port", "br-svc", TAP)
         async with netns.netlink(server.service_namespace) as ip:
             await netns.set_up(ip, "eth0")
 
 
-async def _switch(server: Site, *arguments: str) -> None:
+async def switch(server: Site, *arguments: str) -> None:
+    """ovs-vsctl at a site. Raises LabError."""
     tool = ["ovs-vsctl", f"--db={server.ovsdb}", f"--timeout={_TOOL_SECONDS:.0f}", *arguments]
     try:
         await procs.check_output(tool, _TOOL_SECONDS + 1)

@@ -18,6 +18,8 @@ from tunnelswitch.config.model import (
     Site,
     SiteKind,
     Tls,
+    Xen,
+    XenSite,
 )
 from tunnelswitch.config.problems import DeploymentError
 from tunnelswitch.config.reading import load, parse
@@ -38,6 +40,8 @@ __all__ = [
     "Site",
     "SiteKind",
     "Tls",
+    "Xen",
+    "XenSite",
     "load",
     "parse",
 ]
