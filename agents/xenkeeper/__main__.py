@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import shutil
 import signal
 import sys
@@ -26,7 +27,8 @@ def main() -> None:
     for problem in _problems(options.socket, options.xl):
         print(f"xenkeeper: {problem}", file=sys.stderr)
         raise SystemExit(_USAGE_STATUS)
-    asyncio.run(_run(options.socket, options.xl))
+    boot = _BOOT.read_text(encoding="ascii")[:8]
+    asyncio.run(_run(options.socket, options.xl, boot))
 
 
 def _problems(socket: Path, xl: str) -> list[str]:
@@ -40,7 +42,7 @@ def _problems(socket: Path, xl: str) -> list[str]:
     return found
 
 
-async def _run(socket: Path, program: str) -> None:
+async def _run(socket: Path, program: str, boot: str) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -49,8 +51,9 @@ async def _run(socket: Path, program: str) -> None:
     if ledger.running():
         _log("waits for the xl of a former keeper to end")
     while ledger.running() and not stop.is_set():
-        await asyncio.sleep(_LEDGER_POLL_SECONDS)
-    boot = _BOOT.read_text(encoding="ascii")[:8]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LEDGER_POLL_SECONDS):
+                await stop.wait()
     control = Control(socket, Xl(program, ledger), boot, _log)
     try:
         await control.start()

@@ -1,9 +1,9 @@
 """How agents talk to a keeper: JSON objects, one a line, over a unix socket that root alone may use.
 
-A request holds `id` and `do`: `configure` (with the fields of `Settings`, and the `run` last heard of), `promote`
-and `fence` (with `run` and `limit_seconds`). Its answer holds the same `id` and `problem`, empty if all is well. Lines without an id are events:
-`hello`, `state`, `checkpoint`, `ended`, `problem`. Who attaches is told the state at once, with the runs that have ended
-before. Every line, queue and number of clients has a limit.
+A request holds `id` and `do`: `configure` (with the fields of `Settings`, and the `run` last heard of), `promote` and
+`fence` (with `run` and `limit_seconds`). Its answer holds the same `id` and `problem`, empty if all is well. Lines
+without an id are events: `hello`, `state`, `checkpoint`, `ended`, `problem`. Who attaches is told the state at once,
+with the runs that have ended before. Every line, queue and number of clients has a limit.
 """
 
 from __future__ import annotations

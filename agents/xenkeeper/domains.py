@@ -1,7 +1,7 @@
 """What `xl list` prints, and what follows from it for one guest. Pure.
 
-A copy that is received is called GUEST--incoming until it takes over (xl migrate-receive). A run is one domain on one boot
-of the host: Xen hands out each number once in some 32,000 domains.
+A copy that is received is called GUEST--incoming until it takes over (xl migrate-receive). A run is one domain on one
+boot of the host: Xen hands out each number once in some 32,000 domains.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One guest on one host: which of its domains is what, and the one thing that is done for it now.
 
-A host without the guest takes checkpoints in; a host where it runs sends them. Who serves is decided elsewhere: an agent
-promotes and fences (`control`), and nothing here promotes or ends a guest that runs without being told to.
+A host without the guest takes checkpoints in; a host where it runs sends them. Who serves is decided elsewhere: an
+agent promotes and fences (`control`), and nothing here promotes or ends a guest that runs without being told to.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Looking at the guest's domains: `xl list` now and then, and at once when xenstored says that some domain came or went.
+"""Looking at the guest's domains: `xl list` now and then, and soon after xenstored said that a domain came or went.
 
-Facts before words: a run has ended when a list that names dom0 does not name its domain any more, or names it as crashed
-or dying. A list that fails changes nothing.
+Facts before words: a run has ended when a list that names dom0 does not name its domain any more, or names it as
+crashed or dying. A list that fails changes nothing.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Looker:
         """Look once. Raises XlError if there is no list to be had; then everything stays as it was."""
         async with self._looking:
             try:
-                found = await self._xl.list(timeout_seconds)
+                found = await self._xl.domains(timeout_seconds)
             except XlError as error:
                 self.fresh = False
                 self._on_problem("xl_failed", str(error))

@@ -1,7 +1,7 @@
 """Checkpoints of the peer's guest: `xl migrate-receive`, whose standard input is ours.
 
-Xen resumes the copy when its stream ends. So when the peer's connection ends, breaks or falls silent, the stream to xl is
-held open and the copy waits as it is, until it is promoted (the stream is closed) or dropped (the copy is destroyed
+Xen resumes the copy when its stream ends. So when the peer's connection ends, breaks or falls silent, the stream to xl
+is held open and the copy waits as it is, until it is promoted (the stream is closed) or dropped (the copy is destroyed
 first). The number of a commit is ours: how often this xl said that all records of a checkpoint are processed.
 """
 

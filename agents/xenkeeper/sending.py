@@ -1,8 +1,8 @@
 """Checkpoints of the guest that runs here: `xl remus`, its transport, and the watch over both.
 
-The transport is a socat that xl starts; its other end is ours, so that we stop replication by closing it: `xl remus` then
-lets the guest go on. Remus reads no acknowledgement. What comes back on the peer's connection after xl's greeting are the
-peer keeper's words `commit NUMBER`, and only those make a checkpoint.
+The transport is a socat that xl starts; its other end is ours, so that we stop replication by closing it: `xl remus`
+then lets the guest go on. Remus reads no acknowledgement. What comes back on the peer's connection after xl's greeting
+are the peer keeper's words `commit NUMBER`, and only those make a checkpoint.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,7 +145,7 @@ class Sender:
             self._set(copying=False, protected=False)
         return await self._conclude(talking)
 
-    async def _first(self, tasks: list[asyncio.Task[bool]]) -> None:
+    async def _first(self, tasks: Sequence[asyncio.Task[bool]]) -> None:
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -213,7 +213,7 @@ class Sender:
             self._pause_seconds, self._suspended_at = now - self._suspended_at, None
 
     async def _watch(self) -> None:
-        """Nobody else would free a guest whose standby no longer speaks: it stays suspended as long as the stream is."""
+        """Nobody else would free a guest whose standby no longer speaks: it stays suspended with the stream."""
         settings, now = self._settings, asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(settings.stall_seconds / _WATCHES_PER_STALL)

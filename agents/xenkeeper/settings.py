@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+_AMOUNT_MAX = 1_000_000
+
 
 class SettingsError(Exception):
     """A value that cannot be used; the text names it."""
@@ -39,17 +41,19 @@ class Settings:
         """From a request's fields. Raises SettingsError."""
         values: dict[str, Any] = {}
         for field in fields(cls):
-            value = table.get(field.name)
-            wanted: tuple[type, ...] = (str,) if field.type == "str" else (int, float)
-            if not isinstance(value, wanted) or isinstance(value, bool) or not value:
-                raise SettingsError(f"{field.name} is {value!r}")
-            if not isinstance(value, str) and not 0 < value <= 86400_000:
+            value: Any = table.get(field.name)
+            fits = isinstance(value, str) and value if field.type == "str" else _is_amount(value)
+            if not fits:
                 raise SettingsError(f"{field.name} is {value!r}")
             values[field.name] = value
         settings = cls(**values)
         for endpoint in (settings.listen, settings.peer):
             address(endpoint)
         return settings
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _AMOUNT_MAX
 
 
 def address(endpoint: str) -> tuple[str, int]:

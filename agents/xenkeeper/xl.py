@@ -8,8 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from xenkeeper import domains
-from xenkeeper.domains import Domain, ListError
+from xenkeeper.domains import Domain, ListError, parse, writable_disks
 from xenkeeper.wording import Line, Transcript
 
 LINE_MAX_BYTES = 16 << 10
@@ -18,8 +17,8 @@ UNFINISHED_MAX = 8
 
 
 class Ledger:
-    """The xl that run on, by process id and start (proc(5), field 22), in a file that outlives a keeper that was killed:
-    two `xl remus` on one guest would suspend it between each other's checkpoints."""
+    """The xl that run on, by process id and start (proc(5), field 22), in a file that outlives a keeper that was
+    killed: two `xl remus` on one guest would suspend it between each other's checkpoints."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -63,17 +62,17 @@ class Xl:
         self.ledger = ledger
         self._unfinished: set[asyncio.Task[str]] = set()
 
-    async def list(self, limit_seconds: float) -> tuple[Domain, ...]:
+    async def domains(self, limit_seconds: float) -> tuple[Domain, ...]:
         """Every domain of the host. Raises XlError."""
         try:
-            return domains.parse(await self._run(limit_seconds, "list"))
+            return parse(await self._run(limit_seconds, "list"))
         except ListError as error:
             raise XlError(str(error)) from None
 
     async def writable_disks(self, domid: int, limit_seconds: float) -> list[str]:
         """Disks of a domain that it may write. Raises XlError."""
         try:
-            return domains.writable_disks(await self._run(limit_seconds, "list", "-l", str(domid)))
+            return writable_disks(await self._run(limit_seconds, "list", "-l", str(domid)))
         except ListError as error:
             raise XlError(str(error)) from None
 
@@ -123,8 +122,8 @@ class Xl:
 class TalkingXl:
     """An xl that runs on (`remus`, `migrate-receive`) and says on standard error what happens.
 
-    Its standard error never blocks: when we do not read, lines are lost instead of a guest waiting amid a checkpoint. It
-    does not die of a pipe that we have left (SIGPIPE stays ignored).
+    Its standard error never blocks: when we do not read, lines are lost instead of a guest waiting amid a checkpoint.
+    It does not die of a pipe that we have left (SIGPIPE stays ignored).
     """
 
     def __init__(self, on_line: Callable[[Line], None]) -> None:

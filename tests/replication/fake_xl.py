@@ -1,19 +1,21 @@
-"""A stand-in for xl: its words, exit statuses and what it does with a stream, as those of Xen 4.17; domains are lines in a
-file of one host's directory, `FAKE_XEN`. Files in that directory make it behave as a Xen in trouble does."""
+"""A stand-in for xl: its words, exit statuses and what it does with a stream, as those of Xen 4.17.
+
+Domains are entries of a file in one host's directory, `FAKE_XEN`. Other files in it make it behave as a Xen in trouble.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from xen_domains import changed
 
 HOST = Path(os.environ["FAKE_XEN"])
 BANNER = b"xl migration receiver ready, send binary domain data.\n"
@@ -31,19 +33,12 @@ def say(line: str) -> None:
         sys.stderr.flush()
 
 
-@contextlib.contextmanager
-def domains() -> Iterator[dict[str, Any]]:
-    with (HOST / "domains.json").open("r+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        table = json.load(file)
-        yield table
-        file.seek(0)
-        file.truncate()
-        json.dump(table, file)
+def out(line: str) -> None:
+    sys.stdout.write(line + "\n")
 
 
 def find(name: str) -> str | None:
-    with domains() as table:
+    with changed(HOST) as table:
         return next((domid for domid, one in table["domains"].items() if name in (domid, one["name"])), None)
 
 
@@ -56,7 +51,7 @@ def wanted(name: str) -> str:
 
 
 def create(name: str, state: str, disks: list[Any]) -> str:
-    with domains() as table:
+    with changed(HOST) as table:
         table["last"] += 1
         table["domains"][str(table["last"])] = {"name": name, "state": state, "disks": disks}
         return str(table["last"])
@@ -66,15 +61,15 @@ def list_(arguments: list[str]) -> None:
     if troubled("list-fails"):
         say("libxl: error: libxl.c:520:libxl_list_domain: getting domain info list: Cannot allocate memory")
         raise SystemExit(1)
-    with domains() as table:
+    with changed(HOST) as table:
         if arguments[:1] == ["-l"]:
             one = table["domains"][arguments[1]]
-            print(json.dumps([{"domid": int(arguments[1]), "config": {"disks": one["disks"]}}]))
+            out(json.dumps([{"domid": int(arguments[1]), "config": {"disks": one["disks"]}}]))
             return
-        print("Name                                        ID   Mem VCPUs\tState\tTime(s)")
-        print("Domain-0                                     0   640     1     r-----      20.5")
+        out("Name                                        ID   Mem VCPUs\tState\tTime(s)")
+        out("Domain-0                                     0   640     1     r-----      20.5")
         for domid, one in table["domains"].items():
-            print(f"{one['name']:40} {domid:>5} {96:>5} {1:>5}     {one['state']}      {1.0:.1f}")
+            out(f"{one['name']:40} {domid:>5} {96:>5} {1:>5}     {one['state']}      {1.0:.1f}")
 
 
 def destroy(name: str) -> None:
@@ -82,13 +77,13 @@ def destroy(name: str) -> None:
         say("libxl: error: libxl_domain.c:1182:libxl__destroy_domid: Domain 1:Unable to destroy")
         raise SystemExit(1)
     domid = wanted(name)
-    with domains() as table:
+    with changed(HOST) as table:
         del table["domains"][domid]
 
 
 def rename(name: str, new: str) -> None:
     domid = wanted(name)
-    with domains() as table:
+    with changed(HOST) as table:
         table["domains"][domid]["name"] = new
 
 
@@ -98,7 +93,7 @@ def remus(arguments: list[str]) -> None:
     assert "-F" in arguments
     assert "-n" in arguments
     domid, rune = wanted(arguments[-2]), arguments[-1]
-    with domains() as table:
+    with changed(HOST) as table:
         name = table["domains"][domid]["name"]
     transport = subprocess.Popen(["sh", "-c", rune], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
     assert transport.stdin is not None
@@ -174,13 +169,13 @@ def migrate_receive(arguments: list[str]) -> None:
         say(f"migration target (Remus): Failed to rename domain from {name}--incoming to {name}:-3")
     else:
         rename(domid, name)
-    with domains() as table:
+    with changed(HOST) as table:
         table["domains"][domid]["state"] = "-b----"
 
 
 def end_without_copy(domid: str) -> None:
     if domid:
-        with domains() as table:
+        with changed(HOST) as table:
             table["domains"].pop(domid, None)
     say("migration target: Domain creation failed (code -3).")
     raise SystemExit(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
@@ -14,6 +13,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from xen_domains import changed
 
 from tunnelswitch.config import Xen, XenSite
 from tunnelswitch.core.actions import Fence, Promote
@@ -54,40 +55,30 @@ class Host:
         self.driver: XenDriver | None = None
         directory.mkdir()
         (directory / "calls").touch()
-        self._write({"last": 0, "domains": {}})
+        with changed(directory):
+            pass
         xl = directory / "xl"
         xl.write_text(f'#!/bin/sh\nexec {sys.executable} -S {Path(__file__).with_name("fake_xl.py")} "$@"\n')
         xl.chmod(xl.stat().st_mode | stat.S_IXUSR)
 
-    def _write(self, table: dict[str, Any]) -> None:
-        (self.directory / "domains.json").write_text(json.dumps(table))
-
-    def _table(self) -> dict[str, Any]:
-        for _ in range(100):
-            with contextlib.suppress(ValueError):  # amid a change
-                return json.loads((self.directory / "domains.json").read_text())  # type: ignore[no-any-return]
-        raise AssertionError("domains.json cannot be read")
-
     def create(self, name: str = "pbx", state: str = "-b----", disks: tuple[dict[str, Any], ...] = ()) -> int:
-        table = self._table()
-        table["last"] += 1
-        table["domains"][str(table["last"])] = {"name": name, "state": state, "disks": list(disks)}
-        self._write(table)
-        return int(table["last"])
+        with changed(self.directory) as table:
+            table["last"] += 1
+            table["domains"][str(table["last"])] = {"name": name, "state": state, "disks": list(disks)}
+            return int(table["last"])
 
     def change(self, domid: int, **fields: str) -> None:
-        table = self._table()
-        table["domains"][str(domid)] |= fields
-        self._write(table)
+        with changed(self.directory) as table:
+            table["domains"][str(domid)] |= fields
 
     def remove(self, domid: int) -> None:
-        table = self._table()
-        del table["domains"][str(domid)]
-        self._write(table)
+        with changed(self.directory) as table:
+            del table["domains"][str(domid)]
 
     def names(self) -> dict[str, str]:
         """State by name of every domain."""
-        return {one["name"]: one["state"] for one in self._table()["domains"].values()}
+        table = json.loads((self.directory / "domains.json").read_text())
+        return {one["name"]: one["state"] for one in table["domains"].values()}
 
     def trouble(self, name: str) -> Path:
         path = self.directory / name

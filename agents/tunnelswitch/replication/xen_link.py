@@ -1,4 +1,4 @@
-"""One connection to the keeper of a guest, which somebody else started (`xenkeeper`). Nothing here waits longer than told.
+"""One connection to the keeper of a guest (`xenkeeper`), which somebody else started. Nothing waits longer than told.
 
 It carries requests and answers, and hands events on as they come. Knows no event's meaning.
 """

@@ -79,7 +79,9 @@ class Guest:
     def promoted(self) -> list[object]:
         """A verified promotion: the copy serves, and has no standby of its own yet. Returns what to emit."""
         seen = self.seen
-        return self._become(ServiceSeen(self.service, seen.run, "active", Protection.UNPROTECTED, False, seen.sequence))
+        return self._become(
+            ServiceSeen(self.service, seen.run, "active", Protection.UNPROTECTED, False, seen.checkpoint_sequence)
+        )
 
     def _end(self, run: str) -> list[object]:
         if run in self._ended:

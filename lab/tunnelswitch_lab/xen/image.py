@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tunnelswitch
+from tunnelswitch_lab import layout as names
 from tunnelswitch_lab.guest import archive
 from tunnelswitch_lab.guest.image import cache_directory, compile_service, fetch, modules, run_tool
-from tunnelswitch_lab import layout as names
 from tunnelswitch_lab.options import LabError
 
 HERE = Path(__file__).parent
@@ -131,15 +131,7 @@ def _make_root(files: Path, root: Path, version: str) -> None:
     )
     for directory in ("dev", "proc", "sys", "run", "tmp", "root", "guest", "var/log", "var/lib/xen"):
         (root / directory).mkdir(parents=True, exist_ok=True)
-    source = files / "lib/modules" / version
-    target = root / "lib/modules" / version
-    for name in DOM0_MODULES:
-        path = source / "kernel" / name
-        copy = shutil.copytree if path.is_dir() else shutil.copy
-        (target / "kernel" / name).parent.mkdir(parents=True, exist_ok=True)
-        copy(path, target / "kernel" / name)
-    for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
-        shutil.copy(source / name, target / name)
+    _copy_modules(files / "lib/modules" / version, root / "lib/modules" / version)
     run_tool(["depmod", "-b", str(root), version], _TOOL_SECONDS, "dom0's modules cannot be listed", "apt install kmod")
     (root / f"guest/{GUEST}.cfg").write_text(_guest_config(), encoding="utf-8")
     for name, path in (("dom0-init", "sbin/dom0-init"), ("vif", "guest/vif")):
@@ -149,12 +141,23 @@ def _make_root(files: Path, root: Path, version: str) -> None:
     (root / "var/run").symlink_to("/run")
     compiled = ["chroot", str(root), "/usr/bin/env", "PYTHONPATH=/opt", "python3", "-m", "xenkeeper", "--help"]
     run_tool(compiled, _TOOL_SECONDS, "dom0's Python does not run", "")  # and leaves its modules compiled
-    for tool in run_tool([str(root / "bin/busybox"), "--list"], _TOOL_SECONDS, "busybox does not run", "").split():
-        if not any(
-            (root / place / tool).is_symlink() or (root / place / tool).exists()
-            for place in ("bin", "sbin", "usr/bin", "usr/sbin")
-        ):
-            (root / "bin" / tool).symlink_to("/bin/busybox")
+    there = {path.name for place in ("bin", "sbin", "usr/bin", "usr/sbin") for path in (root / place).iterdir()}
+    tools = run_tool([str(root / "bin/busybox"), "--list"], _TOOL_SECONDS, "busybox does not run", "").split()
+    for tool in set(tools) - there:
+        (root / "bin" / tool).symlink_to("/bin/busybox")
+
+
+def _copy_modules(source: Path, target: Path) -> None:
+    """The drivers that dom0 may load."""
+    for name in DOM0_MODULES:
+        path, place = source / "kernel" / name, target / "kernel" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            shutil.copytree(path, place)
+        else:
+            shutil.copy(path, place)
+    for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
+        shutil.copy(source / name, target / name)
 
 
 def _make_disk(root: Path, disk: Path) -> None:

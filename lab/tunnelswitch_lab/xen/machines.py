@@ -1,8 +1,8 @@
 """Two emulated Xen machines, one in each server site's namespace, plugged into the site's switch: QEMU without KVM, for
 Xen needs a processor that lets it virtualise, and TCG emulates one.
 
-A site is the machine's outside then: its agent reaches the keeper in dom0 over T1's bridge, and when the host is lost the
-machine is killed with everything else of the site.
+A site is the machine's outside then: its agent reaches the keeper in dom0 over T1's bridge, and when the host is lost
+the machine is killed with everything else of the site.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _MEMORY, _DOM0_MEMORY = "1024", "640M"
 _NICE = 5  # agents and switches go before machines, as they would on hardware
 _BOOT_SECONDS = 150.0
 _CREATE_SECONDS = 90.0
+_AGAIN_SECONDS = 0.2
 _ANSWER_MAX_BYTES = 1 << 20
 
 
@@ -61,7 +62,12 @@ async def run(server: Site, command: str, limit_seconds: float) -> str:
     """What a shell command prints in a machine's dom0. Raises LabError if there is no answer in time."""
 
     async def ask() -> bytes:
-        reader, writer = await asyncio.open_connection(server.migration_address, SHELL_PORT)
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection(server.migration_address, SHELL_PORT)
+                break
+            except ConnectionRefusedError:  # it has just booted
+                await asyncio.sleep(_AGAIN_SECONDS)
         try:
             writer.write(f"{{ {command}\n}} </dev/null 2>&1; exit\n".encode())
             answer = b""
