@@ -21,8 +21,6 @@ from xenkeeper.xl import TalkingXl, Xl, XlError
 CHUNK_BYTES = 512 << 10
 END_SECONDS = 90.0
 _WORD_MAX_BYTES = 64
-# Nothing can move for a while before the first checkpoint: the peer's Xen makes the domain.
-_COPYING_STALLS = 4
 _WATCHES_PER_STALL = 8
 
 
@@ -224,9 +222,9 @@ class Sender:
                     self.cut(f"no checkpoint was committed for {allowed:g} s")
             elif now() - self._began_at > settings.sync_seconds:
                 self.cut(f"no first checkpoint within {settings.sync_seconds:g} s")
-            elif now() - self._moved_at > _COPYING_STALLS * settings.stall_seconds:
+            elif now() - self._moved_at > settings.timeout_seconds:  # meanwhile the peer's Xen makes the domain
                 self._hung = True
-                self.cut(f"nothing moved for {_COPYING_STALLS * settings.stall_seconds:g} s")
+                self.cut(f"nothing moved for {settings.timeout_seconds:g} s")
 
     def _set(self, *, copying: bool, protected: bool) -> None:
         if (copying, protected) != (self.copying, self.protected):

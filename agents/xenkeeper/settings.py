@@ -24,7 +24,7 @@ class Settings:
         stall_seconds: a checkpoint that takes longer has lost its standby.
         silence_seconds: a stream without a byte for so long has ended.
         sync_seconds: how long the copying before the first checkpoint may take.
-        timeout_seconds: for a short xl command, and for the peer to answer.
+        timeout_seconds: for a short xl command, for the peer to answer, and between two steps of the copying.
     """
 
     guest: str

@@ -138,7 +138,7 @@ class Xen(_Table, frozen=True):
     sites: dict[str, XenSite]
     guest: str = ""
     checkpoint_interval_ms: Annotated[int, Meta(ge=10, le=60000, description="milliseconds from 10 to 60000")] = 200
-    stall_seconds: Annotated[float, Meta(ge=0.1, le=60, description="seconds from 0.1 to 60")] = 2.0
+    stall_seconds: Annotated[float, Meta(ge=0.05, le=60, description="seconds from 0.05 to 60")] = 0.35
     silence_seconds: Annotated[float, Meta(ge=0.1, le=600, description="seconds from 0.1 to 600")] = 5.0
     sync_seconds: Annotated[float, Meta(ge=1, le=3600, description="seconds from 1 to 3600")] = 120.0
     timeout_seconds: Annotated[float, Meta(ge=0.1, le=60, description="seconds from 0.1 to 60")] = 5.0
