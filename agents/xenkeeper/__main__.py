@@ -54,7 +54,7 @@ async def _run(socket: Path, program: str, boot: str) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LEDGER_POLL_SECONDS):
                 await stop.wait()
-    control = Control(socket, Xl(program, ledger), boot, _log)
+    control = Control(socket, Xl(program, ledger, _log), boot, _log)
     try:
         await control.start()
     except OSError as error:

@@ -187,6 +187,9 @@ class Keeper:
 
     async def _protect(self, domid: int) -> tuple[Attempt, bool]:
         first = self._sequence = 0
+        if self._xl.ledger.running():
+            self._problem("xl_failed", "an xl of an earlier attempt has not ended; look with ps, and xl list")
+            return Attempt("xl_failed", "", hung=True), False
         self._sender = Sender(self._xl, self.settings, self._socket, self._sent, self._say_state)
         try:
             attempt = await self._sender.protect(domid)
@@ -300,8 +303,8 @@ class Keeper:
         here = run_name(self._boot, incoming.domid)
         if run and run != here:
             return f"run {run} is to take over, and {here} is here"
-        if copy.promoting:
-            return "a promotion is already under way"
+        if copy.promoting or copy.dropping:
+            return f"the copy is already being {'promoted' if copy.promoting else 'given up'}"
         if not copy.commits:
             return "this copy holds no checkpoint yet"
         return await copy.promote(limit_seconds)

@@ -112,6 +112,8 @@ class Looker:
         former, expected, self._expected = self.mine, self._expected, set()
         self.mine = {domid: domain for domid, domain in self.living.items() if domain.name in (name, name + INCOMING)}
         self.fresh = True
+        for domid in self.mine.keys() & self._ended:  # Xen has begun again with its numbers
+            self._ended.remove(domid)
         for domid in sorted({*former, *expected} - self.living.keys()):
             self._ended.append(domid)
             self._on_end(domid)

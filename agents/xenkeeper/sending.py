@@ -118,6 +118,7 @@ class Sender:
 
         self._socket.unlink(missing_ok=True)
         server = await asyncio.start_unix_server(plug, self._socket, limit=CHUNK_BYTES)
+        self._socket.chmod(0o600)
         self._talking = talking = TalkingXl(self._heard)
         rune = f"exec socat -t 0 -b {CHUNK_BYTES} - UNIX-CONNECT:{shlex.quote(str(self._socket))}"
         command = ("remus", "-F", "-n", "-d", "-i", str(self._settings.interval_ms), "-s", "", str(domid), rune)

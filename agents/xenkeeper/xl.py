@@ -9,11 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from xenkeeper.domains import Domain, ListError, parse, writable_disks
-from xenkeeper.wording import Line, Transcript
+from xenkeeper.wording import Line, Said, Transcript
 
 LINE_MAX_BYTES = 16 << 10
 OUTPUT_MAX_BYTES = 1 << 20
 UNFINISHED_MAX = 8
+# Lines of one xl that are logged because they are no known step of a checkpoint.
+LOGGED_MAX = 100
+_STEPS = frozenset({Said.SUSPENDED, Said.SAVED, Said.BUFFERED, Said.COMMITTED, Said.NOISE})
 
 
 class Ledger:
@@ -55,11 +58,13 @@ class Xl:
     Args:
         program: the xl to run.
         ledger: where those that run on are written down, see `Ledger`.
+        log: takes a line for a person.
     """
 
-    def __init__(self, program: str, ledger: Ledger) -> None:
+    def __init__(self, program: str, ledger: Ledger, log: Callable[[str], None]) -> None:
         self.program = program
         self.ledger = ledger
+        self.log = log
         self._unfinished: set[asyncio.Task[str]] = set()
 
     async def domains(self, limit_seconds: float) -> tuple[Domain, ...]:
@@ -132,6 +137,7 @@ class TalkingXl:
         self.ended = asyncio.Event()
         self.process: asyncio.subprocess.Process
         self._on_line = on_line
+        self._logged = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, xl: Xl, *arguments: str, pipes: bool) -> None:
@@ -155,14 +161,15 @@ class TalkingXl:
         finally:
             os.close(writing)
         xl.ledger.note(self.process.pid)
+        name = f"xl {arguments[0]}"
         reader = asyncio.StreamReader(LINE_MAX_BYTES)
         protocol = asyncio.StreamReaderProtocol(reader)
         pipe = os.fdopen(reading, "rb", buffering=0)
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, pipe)
-        listening = asyncio.create_task(self._listen(reader))
+        listening = asyncio.create_task(self._listen(reader, lambda text: xl.log(f"{name}: {text}")))
         self._tasks = [listening, asyncio.create_task(self._wait(listening, transport))]
 
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
+    async def _listen(self, reader: asyncio.StreamReader, log: Callable[[str], None]) -> None:
         while True:
             try:
                 line = await reader.readline()
@@ -170,7 +177,11 @@ class TalkingXl:
                 continue
             if not line:
                 return
-            self._on_line(self.transcript.take(line.decode(errors="replace").strip("\r\n")))
+            heard = self.transcript.take(line.decode(errors="replace").strip("\r\n"))
+            if heard.said not in _STEPS and self._logged < LOGGED_MAX:
+                self._logged += 1
+                log(heard.text)
+            self._on_line(heard)
 
     async def _wait(self, listening: asyncio.Task[None], transport: asyncio.BaseTransport) -> None:
         self.status = await self.process.wait()

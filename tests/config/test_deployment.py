@@ -486,6 +486,8 @@ def _tables(cls: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
             "Exec",
             "Colo",
             "ColoSite",
+            "Xen",
+            "XenSite",
         ):
             if re.search(rf"\b{name}\b", str(field.type)):
                 found[field.name] = getattr(config, name)

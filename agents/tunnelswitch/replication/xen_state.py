@@ -66,6 +66,8 @@ class Guest:
         if not message.known:
             return ended
         self.known, self.obstacle = True, message.obstacle
+        if message.run in self._ended:  # after some 32,000 domains on one boot Xen begins again with its numbers
+            self._ended.remove(message.run)
         return [*ended, *self._become(seen)]
 
     def _take_checkpoint(self, message: KeeperMessage) -> list[object]:

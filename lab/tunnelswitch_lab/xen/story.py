@@ -1,5 +1,6 @@
-"""The whole path on real Xen, once: a PVH guest is protected between two machines, one machine is killed, a majority of
-the sites decides, and the guest answers again on the other one, through T3, with what it knew.
+"""The whole path on real Xen, once: a PVH guest is protected between two machines, an operator moves it over and back,
+one machine is killed, a majority of the sites decides, and the guest answers again on the other one, through T3, with
+what it knew.
 
 It says whether that happened. Its times are those of an emulated processor and measure nothing.
 """
@@ -7,6 +8,7 @@ It says whether that happened. Its times are those of an emulated processor and 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import sys
@@ -17,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from tunnelswitch.pki.identities import VIEWER
-from tunnelswitch_lab import faults, netns
+from tunnelswitch_lab import faults, netns, procs
 from tunnelswitch_lab import layout as names
+from tunnelswitch_lab.agents import executable
 from tunnelswitch_lab.experiment import CheckFailedError, client_tunnels, say
+from tunnelswitch_lab.layout import Site
 from tunnelswitch_lab.measure.events import BusEvent, read_events
 from tunnelswitch_lab.measure.gaps import largest_gap_after
-from tunnelswitch_lab.measure.story import moved_before, protected, record_of
+from tunnelswitch_lab.measure.story import protected, record_of
 from tunnelswitch_lab.options import LabError, LabOptions
 from tunnelswitch_lab.testbed import Testbed
 from tunnelswitch_lab.workload.trace import Received, TraceError, read_trace
@@ -35,9 +39,11 @@ INTERVAL_SECONDS, MULTIPLIER = 0.2, 5
 _CLIENT_SPACING_MS = 50
 _START_SECONDS = 30.0
 _PROTECTED_SECONDS = 90.0
+_SWITCHOVER_SECONDS = 40.0
 _CALM_SECONDS = 8.0
 _ANSWER_SECONDS = 60.0
 _STEADY_SECONDS = 3.0
+_SAVE_SECONDS = 10.0
 # Answered packets that a failover may lose: what was answered since the last checkpoint, generously.
 _ROLLBACK_SECONDS_MAX = 10.0
 
@@ -64,7 +70,8 @@ async def run_xen(options: XenOptions) -> dict[str, Any]:
         LabError: it could not be played.
     """
     began_at = time.monotonic()
-    options.out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(options.out / "logs", ignore_errors=True)
+    (options.out / "logs").mkdir(parents=True)
     steps: dict[str, float] = {}
 
     def step(text: str) -> None:
@@ -96,13 +103,15 @@ async def _play(bed: Testbed, out: Path, step: Callable[[str], None]) -> dict[st
     files = _start_clients(bed, out)
     await _until(lambda: _answers(files[TRACE]), "the client gets no answer", _START_SECONDS)
     step("the client is answered; waiting for the first checkpoints")
-    await _until(lambda: protected(_events(files[EVENTS], time.time() - 2)), "no standby in sync", _PROTECTED_SECONDS)
-    step("protected")
+    await _protected(files[EVENTS], active)
+    step("protected; a planned switchover, and back")
+    for site in (target, active):
+        await _switch_over(bed, site, files[EVENTS])
+        step(f"{site} serves, the old guest was destroyed, and its host holds a copy in sync")
     await asyncio.sleep(_CALM_SECONDS)
     checkpoints = _checkpoints(_events(files[EVENTS]))
-    moved = moved_before(_events(files[EVENTS]), float("inf"), active)
-    if moved:
-        raise LabError(f"the group moved before the fault: {moved}; the machine is too busy")
+    _refuse_unplanned(_events(files[EVENTS]))
+    await _save_keeper(bed.layout.site(active), out)
     fault_at = await bed.inject(faults.find("host-loss"), active)
     step(f"kill -9 of the machine at {active}, and its site with it")
     await _until(
@@ -115,6 +124,40 @@ async def _play(bed: Testbed, out: Path, step: Callable[[str], None]) -> dict[st
     answers, events = _answers(files[TRACE]), _events(files[EVENTS])
     domains = await machines.run(bed.layout.site(target), "xl list", _START_SECONDS)
     return _judge(answers, events, fault_at, await client_tunnels(bed), domains) | {"checkpoints_before": checkpoints}
+
+
+async def _switch_over(bed: Testbed, site: str, events: Path) -> None:
+    """An operator moves the group; returns when it is protected again. Raises LabError."""
+    layout = bed.layout
+    command = [str(executable()), "switchover", "--config", str(layout.deployment_file), "--to", site]
+    command += ["--wait", f"{_SWITCHOVER_SECONDS:.0f}"]
+    try:
+        await procs.check_output(command, _SWITCHOVER_SECONDS + 10, layout.gateway.namespace)
+    except (RuntimeError, TimeoutError) as error:
+        raise LabError(f"the group does not move to {site}: {error}") from None
+    await _protected(events, site)
+
+
+async def _protected(events: Path, site: str) -> None:
+    """Return when `site` is the active one and has a standby in sync. Raises LabError."""
+
+    def there() -> bool:
+        latest = _events(events, time.time() - 2)
+        roles = {
+            str(event.data.get("site")): service.get("role")
+            for event in latest
+            if event.kind == "heartbeat"
+            for service in event.data.get("services") or ()
+        }
+        return protected(latest) and roles.get(site) == "active"
+
+    await _until(there, f"{site} has no standby in sync", _PROTECTED_SECONDS)
+
+
+def _refuse_unplanned(events: list[BusEvent]) -> None:
+    reasons = {str(record_of(event).get("reason")) for event in events}
+    if reasons & {"suspicion", "cut_off", "proof"}:
+        raise LabError(f"the group moved before the fault, for {', '.join(sorted(reasons))}; the machine is too busy")
 
 
 def _judge(
@@ -203,14 +246,13 @@ async def _until(condition: Callable[[], object], what: str, limit_seconds: floa
 
 async def _keep_logs(bed: Testbed, out: Path) -> None:
     """What processes and machines said, beside the summary."""
-    logs = out / "logs"
-    shutil.rmtree(logs, ignore_errors=True)
-    logs.mkdir()
     for path in bed.layout.directory.glob("*.log"):
-        shutil.copy(path, logs / path.name)
+        shutil.copy(path, out / "logs" / path.name)
     for server in bed.layout.servers:
-        try:
-            said = await machines.run(server, "cat /run/xenkeeper/keeper.log; xl list", 5.0)
-        except LabError as error:
-            said = f"{error}\n"
-        (logs / f"keeper-{server.name}.log").write_text(said, encoding="utf-8")
+        with contextlib.suppress(LabError):  # one of them was killed
+            await _save_keeper(server, out)
+
+
+async def _save_keeper(server: Site, out: Path) -> None:
+    said = await machines.run(server, "cat /run/xenkeeper/keeper.log; xl list", _SAVE_SECONDS)
+    (out / "logs" / f"keeper-{server.name}.log").write_text(said, encoding="utf-8")
