@@ -185,6 +185,22 @@ async def test_a_killed_keeper_of_the_active_leaves_the_guest_alone_and_its_succ
     assert pair.there.names() == {"pbx--incoming": "--p---"}
 
 
+async def test_a_copy_that_nobody_promoted_is_told_of_and_can_be_fenced(pair: Pair) -> None:
+    """The standby's keeper is killed: its stream to xl ends, and Xen resumes the copy, behind its site's closed gate."""
+    await pair.start_protected()
+    run = pair.there.seen.run
+    await pair.there.stop_keeper()
+    await eventually(lambda: pair.there.names() == {"pbx": "-b----"})
+    await pair.there.start_keeper()
+    await eventually(lambda: pair.there.seen.role == "active")
+    assert pair.there.seen.run == run
+    assert not pair.there.seen.in_sync
+    assert pair.there.driver
+    assert isinstance(await pair.there.driver.fence(fence_action(run)), FenceDone)
+    await eventually(lambda: pair.there.seen.role == "standby" and pair.there.seen.in_sync)
+    assert pair.here.names() == {"pbx": "-b----"}
+
+
 async def test_a_stopped_keeper_takes_its_copy_along(pair: Pair) -> None:
     """Left alone it would be resumed."""
     await pair.start_protected()
