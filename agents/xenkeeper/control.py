@@ -1,9 +1,10 @@
 """How agents talk to a keeper: JSON objects, one a line, over a unix socket that root alone may use.
 
-A request holds `id` and `do`: `configure` (with the fields of `Settings`, and the `run` last heard of), `promote` and
-`fence` (with `run` and `limit_seconds`). Its answer holds the same `id` and `problem`, empty if all is well. Lines
-without an id are events: `hello`, `state`, `checkpoint`, `ended`, `problem`. Who attaches is told the state at once,
-with the runs that have ended before. Every line, queue and number of clients has a limit.
+A request holds `id` and `do`: `configure` (with the fields of `Settings`, and the `run` last heard of), `checkpoint`,
+`promote` and `fence` (with `run` and `limit_seconds`). Its answer holds the same `id`, `problem`, empty if all is well,
+and `sequence`, the checkpoint asked for. Lines without an id are events: `hello`, `state`, `checkpoint`, `ended`,
+`problem`. Who attaches is told the state at once, with the runs that have ended before. Every line, queue and number of
+clients has a limit.
 """
 
 from __future__ import annotations
@@ -101,21 +102,24 @@ class Control:
         except (ValueError, KeyError, TypeError):
             self._send(writer, {"event": "problem", "kind": "bad_request", "text": f"not a request: {line[:80]!r}"})
             return
-        self._send(writer, {"id": number, "problem": await self._do(str(verb), request)})
+        problem, sequence = await self._do(str(verb), request)
+        self._send(writer, {"id": number, "problem": problem, "sequence": sequence})
 
-    async def _do(self, verb: str, request: dict[str, Any]) -> str:
+    async def _do(self, verb: str, request: dict[str, Any]) -> tuple[str, int]:
         if verb == "configure":
-            return await self._configure(request)
+            return await self._configure(request), 0
         if self._keeper is None:
-            return "this keeper was not configured yet"
+            return "this keeper was not configured yet", 0
         run, limit = request.get("run"), request.get("limit_seconds")
         if not isinstance(run, str) or not isinstance(limit, int | float) or not 0 <= limit <= LIMIT_MAX_SECONDS:
-            return f"{verb} needs run and limit_seconds"
+            return f"{verb} needs run and limit_seconds", 0
+        if verb == "checkpoint":
+            return await self._keeper.checkpoint(run, limit)
         if verb == "promote":
-            return await self._keeper.promote(run, limit)
+            return await self._keeper.promote(run, limit), 0
         if verb == "fence":
-            return await self._keeper.fence(run, limit)
-        return f"there is no {verb!r}"
+            return await self._keeper.fence(run, limit), 0
+        return f"there is no {verb!r}", 0
 
     async def _configure(self, request: dict[str, Any]) -> str:
         try:

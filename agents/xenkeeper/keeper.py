@@ -309,6 +309,22 @@ class Keeper:
             return "this copy holds no checkpoint yet"
         return await copy.promote(limit_seconds)
 
+    async def checkpoint(self, run: str, limit_seconds: float) -> tuple[str, int]:
+        """Wait for a checkpoint of this run that is begun after now and committed. Returns what went wrong, and its
+        number."""
+        here = self._active_domid
+        if here < 0 or run != run_name(self._boot, here):
+            return f"run {run} does not run here", 0
+        if self._sender is None:
+            return "the guest has no standby", 0
+        try:
+            async with asyncio.timeout(limit_seconds):
+                return "", await self._sender.checkpoint()
+        except TimeoutError:
+            return f"no checkpoint was committed within {limit_seconds:.3g} s", 0
+        except XlError as error:
+            return str(error), 0
+
     async def fence(self, run: str, limit_seconds: float) -> str:
         """Destroy the domain of this run, and see it gone. Returns what went wrong."""
         domid = domid_of(run, self._boot)

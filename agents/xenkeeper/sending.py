@@ -22,6 +22,8 @@ CHUNK_BYTES = 512 << 10
 END_SECONDS = 90.0
 _WORD_MAX_BYTES = 64
 _WATCHES_PER_STALL = 8
+# Xen says nothing of the first checkpoint that it takes in: commit N is the checkpoint that was begun as number N + 1.
+_UNSAID = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,17 @@ class Sender:
         self._suspended_at: float | None = None
         self._pause_seconds = 0.0
         self._bytes = 0
+        self._begun = 0
+        self._waiting: list[tuple[int, asyncio.Future[int]]] = []
+
+    async def checkpoint(self) -> int:
+        """Wait until the peer holds a checkpoint that was begun after now; returns its number. `xl remus` cannot be
+        told to begin sooner. Raises XlError if replication ends before."""
+        if not self.protected:
+            raise XlError("the guest has no standby in sync")
+        held: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting.append((self._begun + 1 - _UNSAID, held))
+        return await held
 
     def cut(self, reason: str) -> None:
         """Stop replication; the guest goes on alone. Returns at once."""
@@ -202,11 +215,16 @@ class Sender:
         size_bytes, self._bytes = self._bytes, 0
         self._set(copying=False, protected=True)
         self._on_commit(Sent(sequence, self._pause_seconds, size_bytes))
+        for wanted, held in self._waiting:
+            if sequence >= wanted and not held.done():
+                held.set_result(sequence)
+        self._waiting = [(wanted, held) for wanted, held in self._waiting if not held.done()]
 
     def _heard(self, line: Line) -> None:
         now = asyncio.get_running_loop().time()
         self._moved_at = now
         if line.said is Said.SUSPENDED:
+            self._begun += 1
             self._suspended_at = now
         elif line.said is Said.SAVED and self._suspended_at is not None:
             self._pause_seconds, self._suspended_at = now - self._suspended_at, None
@@ -230,4 +248,9 @@ class Sender:
     def _set(self, *, copying: bool, protected: bool) -> None:
         if (copying, protected) != (self.copying, self.protected):
             self.copying, self.protected = copying, protected
+            if not protected:
+                for _, held in self._waiting:
+                    if not held.done():
+                        held.set_exception(XlError("replication ended"))
+                self._waiting = []
             self._on_change()

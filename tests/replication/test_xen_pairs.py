@@ -8,10 +8,12 @@ import signal
 import socket
 from pathlib import Path
 
+import pytest
 from xen_bench import Pair, eventually, fence_action, promote_action
 
 from tunnelswitch.core.events import FenceDone, FenceFailed, Promoted, PromotionFailed, RunExited
 from tunnelswitch.core.facts import CheckpointSeen, Protection
+from tunnelswitch.errors import DriverError
 
 
 async def test_a_guest_becomes_protected_and_both_sites_say_so(pair: Pair) -> None:
@@ -103,6 +105,22 @@ async def test_what_ended_while_no_keeper_looked_is_told_by_the_next_one(pair: P
     await eventually(lambda: pair.here.seen.role == "stopped")
 
 
+async def test_a_checkpoint_that_is_waited_for_was_begun_after_the_question(pair: Pair) -> None:
+    await pair.start_protected()
+    assert pair.here.driver
+    run = pair.here.seen.run
+    await eventually(lambda: pair.here.emitted(CheckpointSeen))
+    for _ in range(3):
+        before = pair.here.emitted(CheckpointSeen)[-1].sequence
+        assert await pair.here.driver.next_checkpoint(run, 5.0) > before
+    with pytest.raises(DriverError, match="does not run here"):
+        await pair.here.driver.next_checkpoint("0badcafe.1", 5.0)
+    await pair.there.stop_keeper()
+    await eventually(lambda: pair.here.seen.protection is Protection.UNPROTECTED)
+    with pytest.raises(DriverError, match="no standby"):
+        await pair.here.driver.next_checkpoint(run, 5.0)
+
+
 async def test_a_planned_switchover_ends_the_old_guest_and_leaves_no_error(pair: Pair) -> None:
     """The old one is closed, the copy promoted, the old one fenced; then the old host takes the new one's copy in."""
     await pair.start_protected()
@@ -186,7 +204,7 @@ async def test_a_killed_keeper_of_the_active_leaves_the_guest_alone_and_its_succ
 
 
 async def test_a_copy_that_nobody_promoted_is_told_of_and_can_be_fenced(pair: Pair) -> None:
-    """The standby's keeper is killed: its stream to xl ends, and Xen resumes the copy, behind its site's closed gate."""
+    """The standby's keeper is killed: its stream to xl ends, and Xen resumes the copy, behind the site's closed gate."""
     await pair.start_protected()
     run = pair.there.seen.run
     await pair.there.stop_keeper()

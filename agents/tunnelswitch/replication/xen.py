@@ -160,8 +160,16 @@ class XenDriver:
             return FenceFailed(self._service, error.diagnostics())
         return FenceDone(self._service, action.run)
 
-    async def _ask(self, verb: str, run: str, limit_seconds: float) -> None:
+    async def next_checkpoint(self, run: str, limit_seconds: float) -> int:
+        """Wait for a checkpoint of this run that is begun after now, and committed; returns its number.
+
+        Raises:
+            DriverError: there is no standby, or none was committed in time.
+        """
+        return await self._ask("checkpoint", run, limit_seconds)
+
+    async def _ask(self, verb: str, run: str, limit_seconds: float) -> int:
         if self._link is None:
             raise DriverError(f"not attached to the keeper on {self._path}", self._complaint)
         spare = min(ANSWER_SECONDS, limit_seconds / 4)
-        await self._link.ask(verb, limit_seconds, run=run, limit_seconds=limit_seconds - spare)
+        return await self._link.ask(verb, limit_seconds, run=run, limit_seconds=limit_seconds - spare)

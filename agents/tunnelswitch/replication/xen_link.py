@@ -59,7 +59,7 @@ class KeeperLink:
         self._decoder = msgspec.json.Decoder(KeeperMessage)
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._answers: dict[int, asyncio.Future[str]] = {}
+        self._answers: dict[int, asyncio.Future[KeeperMessage]] = {}
         self._numbers = itertools.count(1)
         self._why = ""
 
@@ -90,8 +90,8 @@ class KeeperLink:
         self._reading = asyncio.create_task(self._read(reader), name=f"keeper:{self._path.name}")
         return hello.boot
 
-    async def ask(self, verb: str, wait_seconds: float, **fields: object) -> None:
-        """Have the keeper do something, and wait until it is done.
+    async def ask(self, verb: str, wait_seconds: float, **fields: object) -> int:
+        """Have the keeper do something, and wait until it is done; returns the checkpoint asked for, or 0.
 
         Raises:
             LostError: the connection is gone.
@@ -102,7 +102,7 @@ class KeeperLink:
         if len(self._answers) >= UNANSWERED_MAX:
             raise DriverError(f"the keeper still owes {len(self._answers)} answers", "it hangs: restart it")
         number = next(self._numbers)
-        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[KeeperMessage] = asyncio.get_running_loop().create_future()
         self._answers[number] = answer
         request: Mapping[str, object] = {"id": number, "do": verb, **fields}
         self._writer.write(msgspec.json.encode(request) + b"\n")
@@ -114,8 +114,10 @@ class KeeperLink:
             raise DriverError(f"the keeper did not answer {verb} within {wait_seconds:.3g} s")
         if self.lost.is_set() and answer.cancelled():
             raise LostError(f"the connection to the keeper was lost in {verb}", self._why)
-        if answer.result():
-            raise DriverError(answer.result())
+        said = answer.result()
+        if said.problem:
+            raise DriverError(said.problem)
+        return said.sequence
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         try:
@@ -124,7 +126,7 @@ class KeeperLink:
                 if message.event:
                     self._on_event(message)
                 elif (answer := self._answers.get(message.id)) is not None and not answer.done():
-                    answer.set_result(message.problem)
+                    answer.set_result(message)
             self._why = "the keeper closed it"
         except (OSError, ValueError, msgspec.MsgspecError) as error:
             self._why = f"it broke: {error}"
