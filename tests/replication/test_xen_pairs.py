@@ -204,7 +204,7 @@ async def test_a_killed_keeper_of_the_active_leaves_the_guest_alone_and_its_succ
 
 
 async def test_a_copy_that_nobody_promoted_is_told_of_and_can_be_fenced(pair: Pair) -> None:
-    """The standby's keeper is killed: its stream to xl ends, and Xen resumes the copy, behind the site's closed gate."""
+    """The standby's keeper is killed: its stream to xl ends, and Xen resumes the copy, behind a closed gate."""
     await pair.start_protected()
     run = pair.there.seen.run
     await pair.there.stop_keeper()
