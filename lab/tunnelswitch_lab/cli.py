@@ -279,6 +279,20 @@ def soak(
 
 
 @app.command()
+def xen(
+    out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/xen"),
+    keep: Annotated[bool, typer.Option("--keep", help="leave the lab up")] = False,
+    name: Name = "xen",
+) -> None:
+    """A guest under Xen Remus on two emulated machines: one is killed, it answers again. Exit status 1 if not."""
+    check_machine()
+    usable_layout(name)
+    from tunnelswitch_lab.xen.story import XenOptions, run_xen
+
+    print(json.dumps(_finish(run_xen(XenOptions(name, out, keep))), indent=2))
+
+
+@app.command()
 def simulate(
     schedules: Annotated[int, typer.Option(min=1, help="how many")] = 100_000,
     first_seed: Annotated[int, typer.Option(min=0, help="seed of the first one; the others follow it")] = 0,

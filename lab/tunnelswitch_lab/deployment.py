@@ -20,7 +20,8 @@ HOOKS = Path(__file__).parent / "workload" / "hooks"
 HOOK_TIMEOUT_SECONDS = 2.0
 # An active without a majority closes itself after this; slow detection needs more, for no window may exceed it.
 FENCE_AFTER_SECONDS = 1.0
-UNANSWERED_SECONDS = 0.5
+# An emulated Xen holds its guest longer than a client is usually without an answer.
+UNANSWERED_SECONDS = {"process": 0.5, "vm": 0.5, "xen": 15.0}
 
 
 def write(layout: Layout, options: LabOptions) -> Path:
@@ -53,7 +54,7 @@ def render(layout: Layout, options: LabOptions) -> str:
             multiplier=options.multiplier,
             floor_seconds=0.0,
             fence_after_seconds=min(3600.0, max(FENCE_AFTER_SECONDS, 2 * window_seconds)),
-            unanswered_seconds=UNANSWERED_SECONDS + _held_seconds(options),
+            unanswered_seconds=UNANSWERED_SECONDS[options.workload] + _held_seconds(options),
         ),
         _table("runtime", realtime_priority=options.realtime_priority, lock_memory=False),
     ]
@@ -83,7 +84,9 @@ def _site(site: Site) -> str:
 
 
 def _service(layout: Layout, options: LabOptions) -> list[str]:
-    driver, tables = ("colo", _colo(layout, options)) if options.workload == "vm" else ("exec", _exec(layout))
+    makers = {"vm": ("colo", _colo), "xen": ("xen", _xen), "process": ("exec", _exec)}
+    driver, tables_of = makers[options.workload]
+    tables = tables_of(layout, options)
     return [
         _table(
             f"services.{SERVICE}",
@@ -114,7 +117,7 @@ def _output(options: LabOptions) -> str:
     )
 
 
-def _exec(layout: Layout) -> list[str]:
+def _exec(layout: Layout, _: LabOptions) -> list[str]:
     directory = str(layout.service_directory / "{site}")
     return [
         _table(
@@ -145,6 +148,26 @@ def _colo(layout: Layout, options: LabOptions) -> list[str]:
                 f"{table}.sites.{server.name}",
                 migration_address=f"{server.migration_address}:{names.MIGRATION_PORT}",
                 device="br-t1",
+            )
+            for server in layout.servers
+        ),
+    ]
+
+
+def _xen(layout: Layout, options: LabOptions) -> list[str]:
+    table = f"services.{SERVICE}.xen"
+    return [
+        _table(
+            table,
+            keeper_socket=str(layout.keeper_socket("{site}")),
+            checkpoint_interval_ms=round(options.checkpoint_interval_ms),
+            stall_seconds=15.0,  # on an emulated processor everything takes long
+            silence_seconds=20.0,
+            timeout_seconds=20.0,
+        ),
+        *(
+            _table(
+                f"{table}.sites.{server.name}", migration_address=f"{server.migration_address}:{names.MIGRATION_PORT}"
             )
             for server in layout.servers
         ),

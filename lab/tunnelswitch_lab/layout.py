@@ -206,6 +206,10 @@ class Layout:
         """Monitor of the virtual machine's copy on `site`; `site` may be the text {site}."""
         return self.directory / f"qmp-{site}.sock"
 
+    def keeper_socket(self, site: str) -> Path:
+        """Where the agent of `site` reaches the keeper of the Xen guest; `site` may be the text {site}."""
+        return self.directory / f"keeper-{site}.sock"
+
     def console(self, site: str) -> Path:
         """What the virtual machine's copy on `site` prints on its serial line."""
         return self.directory / f"console-{site}.log"

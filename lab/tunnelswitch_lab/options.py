@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-WORKLOADS = ("process", "vm")
+WORKLOADS = ("process", "vm")  # `tunnelswitch-lab xen` has one of its own
 CHECKPOINT_INTERVALS_MS = {"process": 25.0, "vm": 100.0}
 # What the service and the `colo` driver take.
 _CHECKPOINT_RANGES_MS = {"process": (1, 60_000), "vm": (10, 60_000)}

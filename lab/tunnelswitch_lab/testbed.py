@@ -20,6 +20,7 @@ from tunnelswitch_lab.layout import Layout
 from tunnelswitch_lab.options import LabError, LabOptions
 from tunnelswitch_lab.procs import Proc
 from tunnelswitch_lab.state import State, locked
+from tunnelswitch_lab.xen import machines
 
 Progress = Callable[[str], object]
 
@@ -159,8 +160,11 @@ class Testbed:
         priority = self.options.realtime_priority if realtime_priority is None else realtime_priority
         interval_ms = checkpoint_interval_ms or self.options.checkpoint_interval_ms
         await self.stop_service()
-        if (workload or self.options.workload) == "vm":
+        chosen = workload or self.options.workload
+        if chosen == "vm":
             await virtual.start(self.layout, self.spawn, held=(buffering or self.options.buffering) != "none")
+        elif chosen == "xen":
+            await machines.start(self.layout, self.spawn)
         else:
             await virtual.unplug(self.layout)
             await service.start(self.layout, self.spawn, interval_ms, priority)

@@ -36,7 +36,7 @@ async def start(layout: Layout, spawn: Callable[..., Proc], *, held: bool = Fals
     qemu, made = await asyncio.to_thread(lambda: (qemu_command(), image()))
     started = []
     for server in layout.servers:
-        await _plug(server, held=held)
+        await plug(server, server.migration_address, held=held)
         started.append(await start_copy(layout, server, spawn, qemu, made, standby=server.name != names.SERVERS[0]))
     console = layout.console(names.SERVERS[0])
 
@@ -89,11 +89,11 @@ async def start_copy(
 async def start_standby(layout: Layout, server: Site, spawn: Callable[..., Proc], *, held: bool = False) -> Proc:
     """Start a fresh QEMU that waits to be given the machine's state. Raises LabError if it does not start."""
     qemu, made = await asyncio.to_thread(lambda: (qemu_command(), image()))
-    await _plug(server, held=held)
+    await plug(server, server.migration_address, held=held)
     return await start_copy(layout, server, spawn, qemu, made, standby=True)
 
 
-async def _plug(server: Site, *, held: bool) -> None:
+async def plug(server: Site, address: str, *, held: bool = False) -> None:
     """Give the host its two ends: the machine's card on br-svc, and an address of its own on T1."""
     async with netns.netlink(server.service_namespace) as ip:
         await ip.link("set", index=await netns.index_of(ip, "eth0"), state="down")
@@ -102,13 +102,13 @@ async def _plug(server: Site, *, held: bool) -> None:
     async with netns.netlink(server.namespace) as ip:
         await netns.set_up(ip, names.TAP, mtu=names.INNER_MTU)
         index = await netns.set_up(ip, "br-t1", mtu=names.INNER_MTU)
-        await ip.addr("replace", index=index, address=server.migration_address, prefixlen=24)
+        await ip.addr("replace", index=index, address=address, prefixlen=24)
     with netns.entered(server.namespace):
         for name, value in _TCP.items():
             with contextlib.suppress(FileNotFoundError):  # an older kernel waits longer, and that is all
                 (Path("/proc/sys/net/ipv4") / name).write_text(value)
     other = names.TAP if held else names.HOLD_PORT
-    await _switch(server, "--if-exists", "del-port", "br-svc", other, "--", "--may-exist", "add-port", "br-svc", port)
+    await switch(server, "--if-exists", "del-port", "br-svc", other, "--", "--may-exist", "add-port", "br-svc", port)
 
 
 async def _hold(server: Site) -> str:
@@ -130,12 +130,13 @@ async def unplug(layout: Layout) -> None:
             plugged = list(await ip.link_lookup(ifname=names.TAP))
         if plugged:
             for port in (names.TAP, names.HOLD_PORT):
-                await _switch(server, "--if-exists", "del-port", "br-svc", port)
+                await switch(server, "--if-exists", "del-port", "br-svc", port)
         async with netns.netlink(server.service_namespace) as ip:
             await netns.set_up(ip, "eth0")
 
 
-async def _switch(server: Site, *arguments: str) -> None:
+async def switch(server: Site, *arguments: str) -> None:
+    """ovs-vsctl at a site. Raises LabError."""
     tool = ["ovs-vsctl", f"--db={server.ovsdb}", f"--timeout={_TOOL_SECONDS:.0f}", *arguments]
     try:
         await procs.check_output(tool, _TOOL_SECONDS + 1)

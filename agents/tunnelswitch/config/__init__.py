@@ -19,6 +19,8 @@ from tunnelswitch.config.model import (
     Site,
     SiteKind,
     Tls,
+    Xen,
+    XenSite,
 )
 from tunnelswitch.config.problems import DeploymentError
 from tunnelswitch.config.reading import load, parse
@@ -40,6 +42,8 @@ __all__ = [
     "Site",
     "SiteKind",
     "Tls",
+    "Xen",
+    "XenSite",
     "load",
     "parse",
 ]

@@ -151,6 +151,25 @@ class Output(_Table, frozen=True):
         return tuple(found for text in self.realtime_udp_ports if (found := port_range(text)) is not None)
 
 
+class XenSite(_Table, frozen=True):
+    """`[services.NAME.xen.sites.SITE]`: where the guest's copy is taken in."""
+
+    migration_address: str
+
+
+class Xen(_Table, frozen=True):
+    """`[services.NAME.xen]`: a guest under Xen Remus. `{site}` in the socket's path becomes the site's name."""
+
+    keeper_socket: str
+    sites: dict[str, XenSite]
+    guest: str = ""
+    checkpoint_interval_ms: Annotated[int, Meta(ge=10, le=60000, description="milliseconds from 10 to 60000")] = 200
+    stall_seconds: Annotated[float, Meta(ge=0.05, le=60, description="seconds from 0.05 to 60")] = 0.35
+    silence_seconds: Annotated[float, Meta(ge=0.1, le=600, description="seconds from 0.1 to 600")] = 5.0
+    sync_seconds: Annotated[float, Meta(ge=1, le=3600, description="seconds from 1 to 3600")] = 120.0
+    timeout_seconds: Annotated[float, Meta(ge=0.1, le=60, description="seconds from 0.1 to 60")] = 5.0
+
+
 class Service(_Table, frozen=True):
     """`[services.NAME]`: one protected process or machine, and its two client tunnels."""
 
@@ -164,6 +183,7 @@ class Service(_Table, frozen=True):
     output: Output | None = None
     exec: Exec | None = None
     colo: Colo | None = None
+    xen: Xen | None = None
 
     @property
     def late_after_seconds(self) -> float | None:

@@ -9,6 +9,7 @@ from tunnelswitch.errors import ConfigError
 from tunnelswitch.ports import Emit, ServiceDriver
 from tunnelswitch.replication.colo import ColoDriver
 from tunnelswitch.replication.exec import ExecDriver
+from tunnelswitch.replication.xen import XenDriver
 
 
 def make_driver(name: str, service: Service, site: str, emit: Emit, count: Callable[[str], None]) -> ServiceDriver:
@@ -26,4 +27,8 @@ def make_driver(name: str, service: Service, site: str, emit: Emit, count: Calla
     if service.driver == "colo" and service.colo is not None:
         output = None if service.buffering == "none" else service.output
         return ColoDriver(name, service.colo, site, emit, count, output)
-    raise ConfigError(f"services.{name}.driver", f"there is no driver {service.driver!r}", 'use "exec" or "colo"')
+    if service.driver == "xen" and service.xen is not None:
+        return XenDriver(name, service.xen, site, emit, count)
+    raise ConfigError(
+        f"services.{name}.driver", f"there is no driver {service.driver!r}", 'use "exec", "colo" or "xen"'
+    )
