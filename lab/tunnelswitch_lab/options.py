@@ -24,7 +24,7 @@ class LabOptions:
     """How a lab's agents are set up.
 
     `realtime_priority` is 0 for the ordinary scheduler, or 1 to 99 for SCHED_FIFO in the agents. `tls`: on the bus, to
-    the nodes and between them.
+    the nodes and between them. `bridge` is where the agents switch the client tunnels; the clients are on br-svc.
     """
 
     name: str = "lab"
@@ -34,6 +34,7 @@ class LabOptions:
     workload: str = "process"
     checkpoint_interval_ms: float = CHECKPOINT_INTERVALS_MS["process"]
     tls: bool = False
+    bridge: str = "br-svc"
 
 
 @dataclass(frozen=True)

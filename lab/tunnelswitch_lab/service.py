@@ -20,14 +20,21 @@ _START_SECONDS = 10.0
 
 
 async def start(
-    layout: Layout, spawn: Callable[..., Proc], checkpoint_interval_ms: float, realtime_priority: int = 0
+    layout: Layout,
+    spawn: Callable[..., Proc],
+    checkpoint_interval_ms: float,
+    realtime_priority: int = 0,
+    standby_address: str = names.SERVICE_ADDRESS,
 ) -> None:
-    """Start both copies, without anything that an earlier one left. Raises LabError if one does not start."""
+    """Start both copies, without anything that an earlier one left. Raises LabError if one does not start.
+
+    The standby serves under its active's address, as a virtual machine does, unless it is given one of its own.
+    """
     clear(layout)
     started = []
     for server in layout.servers:
         layout.service_state_directory(server.name).mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", PROGRAM, *_arguments(layout, server, checkpoint_interval_ms)]
+        command = [sys.executable, "-m", PROGRAM, *_arguments(layout, server, checkpoint_interval_ms, standby_address)]
         command += ["--realtime", str(realtime_priority)]
         started.append(spawn(server.service_namespace, command, name=f"service-{server.name}"))
     for proc in started:
@@ -43,12 +50,13 @@ async def _runs(proc: Proc, says_so: Callable[[], bool]) -> bool:
     return says_so()
 
 
-def _arguments(layout: Layout, server: Site, checkpoint_interval_ms: float) -> list[str]:
+def _arguments(layout: Layout, server: Site, checkpoint_interval_ms: float, standby_address: str) -> list[str]:
     peer = next(other for other in layout.servers if other != server)
+    role = "active" if server.name == names.SERVERS[0] else "standby"
     options = {
         "--site": server.name,
-        "--role": "active" if server.name == names.SERVERS[0] else "standby",
-        "--listen": names.SERVICE_ADDRESS,
+        "--role": role,
+        "--listen": names.SERVICE_ADDRESS if role == "active" else standby_address,
         "--rtp-port": names.RTP_PORT,
         "--probe-port": names.PROBE_PORT,
         "--replicate-bind": f"{server.replication_address}:{names.REPLICATION_PORT}",
