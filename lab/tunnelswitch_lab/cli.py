@@ -213,16 +213,34 @@ def cycles(
 @app.command()
 def bench(
     out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/bench"),
-    runs: Annotated[int, typer.Option(min=1, max=1000, help="runs of every cell")] = 10,
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="runs of every cell")] = 7,
     only: Annotated[list[str] | None, typer.Option(help="a system and its interval, such as keepalived@10")] = None,
+    cases: Annotated[bool, typer.Option("--cases/--no-cases", help="also partitions, hangs and split brain")] = True,
     name: Name = "bench",
 ) -> None:
-    """Measure ours beside keepalived and Open vSwitch's fast failover: same testbed, fault and probe, interleaved."""
+    """Measure ours beside its peers, on the same testbed and faults, interleaved; and what each does when split."""
     check_machine()
     usable_layout(name)
     from tunnelswitch_lab.bench.run import BenchOptions, run_bench
 
-    _finish(run_bench(BenchOptions(out, runs, tuple(only or ()), name)))
+    _finish(run_bench(BenchOptions(out, runs, tuple(only or ()), name, cases)))
+
+
+@app.command()
+def redirect(
+    out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/redirect"),
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="runs of every method and fault")] = 5,
+    method: Annotated[
+        list[str] | None, typer.Option(help="tunnel, garp, bgp or dns; may be given more than once")
+    ] = None,
+    name: Name = "redirect",
+) -> None:
+    """Measure ways to bring clients to the other copy, under one detection and one decision."""
+    check_machine()
+    usable_layout(name)
+    from tunnelswitch_lab.redirection.run import RedirectOptions, run_redirect
+
+    _finish(run_redirect(RedirectOptions(out, tuple(method or ()), runs, name)))
 
 
 @app.command()

@@ -37,7 +37,7 @@ def render(layout: Layout, options: LabOptions) -> str:
     tables = [
         _table("cluster", name=layout.name, nats_urls=[site.nats_url for site in layout.sites], keys=str(layout.keys)),
         *([_table("cluster.tls", ca=str(layout.keys / CA))] if options.tls else []),
-        *(_site(site) for site in layout.sites),
+        *(_site(site, options.bridge) for site in layout.sites),
         _table(
             f"groups.{GROUP}",
             preferred=names.SERVERS[0],
@@ -67,12 +67,12 @@ def _failback(options: LabOptions) -> dict[str, object]:
     return {"failback": "automatic", "failback_after_seconds": options.failback_after_seconds}
 
 
-def _site(site: Site) -> str:
+def _site(site: Site, bridge: str) -> str:
     keys: dict[str, object] = {
         "kind": "server" if site.is_server else "gateway",
         "underlay_address": site.underlay_address,
         "ovsdb": site.ovsdb,
-        "bridges": ["br-svc"],
+        "bridges": [bridge],
         "probe_bridge": "br-probe",
         "nats_server": site.name,
         "nats_url": site.nats_url,
@@ -91,7 +91,7 @@ def _service(layout: Layout, options: LabOptions) -> list[str]:
         _table(
             f"services.{SERVICE}",
             driver=driver,
-            bridge="br-svc",
+            bridge=options.bridge,
             t2_key=names.T2_KEY,
             t3_key=names.T3_KEY,
             address=names.SERVICE_ADDRESS,

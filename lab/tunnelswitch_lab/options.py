@@ -27,6 +27,7 @@ class LabOptions:
 
     `realtime_priority` is 0 for the ordinary scheduler, or 1 to 99 for SCHED_FIFO in the agents. `tls`: on the bus, to
     the nodes and between them. `failback_after_seconds`: after that the group goes back to the primary by itself.
+    `bridge` is where the agents switch the client tunnels; the clients are on br-svc.
     """
 
     name: str = "lab"
@@ -38,6 +39,7 @@ class LabOptions:
     tls: bool = False
     failback_after_seconds: float | None = None
     buffering: str = "none"
+    bridge: str = "br-svc"
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,16 @@ _START_SECONDS = 10.0
 
 
 async def start(
-    layout: Layout, spawn: Callable[..., Proc], checkpoint_interval_ms: float, realtime_priority: int = 0
+    layout: Layout,
+    spawn: Callable[..., Proc],
+    checkpoint_interval_ms: float,
+    realtime_priority: int = 0,
+    standby_address: str = names.SERVICE_ADDRESS,
 ) -> None:
-    """Start both copies, without anything that an earlier one left. Raises LabError if one does not start."""
+    """Start both copies, without anything that an earlier one left. Raises LabError if one does not start.
+
+    The standby serves under its active's address, as a virtual machine does, unless it is given one of its own.
+    """
     clear(layout)
     await asyncio.gather(
         *(
@@ -34,6 +41,7 @@ async def start(
                 checkpoint_interval_ms,
                 realtime_priority,
                 standby=server.name != names.SERVERS[0],
+                address=names.SERVICE_ADDRESS if server.name == names.SERVERS[0] else standby_address,
             )
             for server in layout.servers
         )
@@ -48,6 +56,7 @@ async def start_copy(
     realtime_priority: int = 0,
     *,
     standby: bool,
+    address: str = names.SERVICE_ADDRESS,
 ) -> Proc:
     """Start one copy, and return when it says that it runs. Raises LabError if it does not start."""
     directory = layout.service_state_directory(server.name)
@@ -55,7 +64,7 @@ async def start_copy(
     pid_file = directory / "service.pid"
     pid_file.unlink(missing_ok=True)
     role = "standby" if standby else "active"
-    command = [sys.executable, "-m", PROGRAM, *_arguments(layout, server, role, checkpoint_interval_ms)]
+    command = [sys.executable, "-m", PROGRAM, *_arguments(layout, server, role, checkpoint_interval_ms, address)]
     command += ["--realtime", str(realtime_priority)]
     proc = spawn(server.service_namespace, command, name=f"service-{server.name}")
     try:
@@ -70,12 +79,12 @@ async def _runs(proc: Proc, says_so: Callable[[], bool]) -> bool:
     return says_so()
 
 
-def _arguments(layout: Layout, server: Site, role: str, checkpoint_interval_ms: float) -> list[str]:
+def _arguments(layout: Layout, server: Site, role: str, checkpoint_interval_ms: float, address: str) -> list[str]:
     peer = next(other for other in layout.servers if other != server)
     options = {
         "--site": server.name,
         "--role": role,
-        "--listen": names.SERVICE_ADDRESS,
+        "--listen": address,
         "--rtp-port": names.RTP_PORT,
         "--probe-port": names.PROBE_PORT,
         "--replicate-bind": f"{server.replication_address}:{names.REPLICATION_PORT}",
