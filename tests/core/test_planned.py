@@ -143,3 +143,17 @@ def test_a_planned_move_is_no_reason_for_hysteresis(world: Story) -> None:
     world.run(1.0)
     assert world.answering_copies() == {"primary"}
     assert world.downtime(lost_at) < 0.2
+
+
+def test_a_standby_that_came_in_the_place_of_the_recorded_one_is_handed_nothing(world: Story) -> None:
+    """Its heartbeats may be late: the switcher still believes in the one before."""
+    world.service.lose_checkpoints()
+    assert world.service.revive("secondary")
+    world.tell("primary", Handover(world.group.name, world.record.stamp, "secondary", Reason.OPERATOR, "gateway.x"))
+    world.run(0.1)
+    (refused,) = world.said(HandoverRefused)
+    assert "another one than the record says" in refused.reason
+    world.run(1.0)
+    world.ask("secondary")
+    world.run(1.0)
+    assert world.answering_copies() == {"secondary"}

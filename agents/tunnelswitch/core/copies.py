@@ -17,13 +17,15 @@ WHY_MAX = 200
 
 @dataclass(slots=True)
 class Instance:
-    """The local copy of one service. `protected_at`: since when its driver has called it protected."""
+    """The local copy of one service. `protected_at`: since when its driver has called it protected; `interrupted_at`:
+    when it ceased to last."""
 
     service: Service
     seen: ServiceSeen
     checkpoint_sequence: int = 0
     checkpoint_at: float | None = None
     protected_at: float | None = None
+    interrupted_at: float = float("-inf")
     exited_run: str = ""
     exited_had_served: bool = False
     busy_until: float = 0.0
@@ -40,9 +42,10 @@ class Instance:
         """The driver's word."""
         if event.run != self.seen.run:
             self.promote_attempts, self.was_active = 0, False
-            self.checkpoint_sequence, self.checkpoint_at, self.protected_at = event.checkpoint_sequence, None, None
+            self.checkpoint_sequence, self.checkpoint_at = event.checkpoint_sequence, None
         if event.protection is not Protection.PROTECTED:
-            self.protected_at = None
+            if self.protected_at is not None:
+                self.protected_at, self.interrupted_at = None, now
         elif self.protected_at is None:
             self.protected_at = now
         self.seen = event

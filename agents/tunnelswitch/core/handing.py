@@ -45,17 +45,18 @@ class HandingOver:
         self._give_up_at: float | None = None
         self._closed_at: float | None = None
         self._stamp: Stamp | None = None
+        self._since = 0.0
         self._request = 0
         self._waiting: dict[str, str] = {}
         self._taken: dict[str, CheckpointTaken] = {}
         self._refusal = ""
         self._actions: list[TakeCheckpoint] = []
 
-    def begin(self, stamp: Stamp, instances: Iterable[Instance], now: float) -> None:
-        """Asked to, under the stamp in force; asked again, it goes on."""
+    def begin(self, stamp: Stamp, since: float, instances: Iterable[Instance], now: float) -> None:
+        """Asked to, under the stamp that has been in force `since`; asked again, it goes on."""
         if self._stamp == stamp and self.phase is not Phase.IDLE:
             return
-        self._stamp = stamp
+        self._stamp, self._since = stamp, since
         self._ask(Phase.PREPARING, instances, now, PREPARE_SECONDS)
 
     def drop(self) -> None:
@@ -107,6 +108,9 @@ class HandingOver:
             seen = instance.seen
             if seen.role != "active" or seen.protection is not Protection.PROTECTED:
                 self._refuse(f"{seen.service} is {seen.protection}")
+                return
+            if instance.interrupted_at >= self._since:
+                self._refuse(f"the standby of {seen.service} may be another one than the record says")
                 return
             self._waiting[seen.service] = seen.run
             self._actions.append(TakeCheckpoint(seen.service, seen.run, self._request, urgent, seconds))

@@ -141,7 +141,7 @@ class HostedGroup:
             return
         self._repeat_at = 0.0
         if request.reason is not Reason.CUT_OFF and self.latched != record.stamp:
-            self.handing.begin(record.stamp, self.instances.values(), now)
+            self.handing.begin(record.stamp, self._stamp_at, self.instances.values(), now)
         elif request.reason is Reason.CUT_OFF:
             self.handing.drop()
             self.latched = record.stamp
