@@ -38,13 +38,16 @@ class Path:
     """A machine's end (a tap) and the bridge's end of the way that output takes."""
 
     def __init__(self) -> None:
-        self.machine = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-        fcntl.ioctl(self.machine, _TUNSETIFF, struct.pack("16sH22x", b"vm0", _IFF_TAP | _IFF_NO_PI))
+        self.plug()
         self.bridge = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
         self.bridge.setsockopt(263, 23, 1)  # not what we send ourselves
         self.bridge.setsockopt(socket.SOL_SOCKET, 33, 4 << 20)  # SO_RCVBUFFORCE
         self.bridge.bind(("port0", 3))
         self.hold = OutputHold("vm", OPTIONS, lambda: None, lambda kind: None)
+
+    def plug(self) -> None:
+        self.machine = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+        fcntl.ioctl(self.machine, _TUNSETIFF, struct.pack("16sH22x", b"vm0", _IFF_TAP | _IFF_NO_PI))
 
     def say(self, *frames: bytes) -> int:
         """The machine sends; returns the host's time after it."""
@@ -160,6 +163,24 @@ async def test_a_burst_longer_than_a_slice_leaves_whole_and_in_order(inside: Any
         path.hold.committed()
         assert payloads(await path.seen()) == numbers
         assert path.hold.figures()["output_dropped"] == 0
+
+    await inside(body)
+
+
+async def test_devices_that_went_away_are_taken_again(inside: Any) -> None:
+    async def body(path: Path) -> None:
+        os.close(path.machine)  # the tap goes with its last user
+        async with asyncio.timeout(10):
+            while path.hold.ready:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert path.hold.figures()["output_unheld"] == 1
+        path.plug()
+        async with asyncio.timeout(10):
+            while not path.hold.ready:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        path.hold.allow(True)
+        path.say(frame(5006, b"back"), frame(5004, b"call"))
+        assert sorted(payloads(await path.seen())) == [b"back", b"call"]
 
     await inside(body)
 

@@ -11,7 +11,7 @@ from tunnelswitch.core.facts import Protection
 def allowed(story: Story, site: str = "primary") -> bool:
     """The last word that the driver at `site` got."""
     machine = story.machine(site)
-    return bool(machine.hosted[0]._alone._allowed)
+    return bool(machine.hosted[0]._alone._told)
 
 
 def test_under_protection_output_waits_and_without_it_only_until_the_record_says_so() -> None:
@@ -92,6 +92,21 @@ def test_a_claim_under_the_stamp_in_force_outlives_its_end_for_a_while() -> None
     assert words[-1] is False
     story.run(5.0)
     assert words[-1] is True
+
+
+def test_once_allowed_it_stays_so_whatever_fails() -> None:
+    story = in_good_times()
+    story.service.revives = False
+    story.service.crash("secondary")
+    story.run(1.0)
+    assert allowed(story)
+    words = told(story)
+    story.lose_ovsdb("primary")
+    story.store.up = False
+    story.run(2.0)
+    story.isolate("primary")
+    story.run(2.0)
+    assert False not in words
 
 
 def test_with_two_gateways_as_with_one() -> None:

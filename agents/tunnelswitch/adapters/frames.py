@@ -8,6 +8,7 @@ nothing.
 from __future__ import annotations
 
 import ctypes
+import errno
 import socket
 import struct
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE = 0x20, 0x28, 0x30
 _IF_EQUAL, _IF_GREATER, _IF_AT_LEAST, _IF_ANY_BIT, _RETURN = 0x15, 0x25, 0x35, 0x45, 0x06
 _VLAN_TAG_PRESENT = 0xFFFFF000 + 48  # SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT
 _WHOLE = 0xFFFFFFFF
+_GONE = (errno.ENETDOWN, errno.ENODEV, errno.ENXIO)
 
 
 class FrameTap:
@@ -86,10 +88,16 @@ class FrameTap:
             yield seconds * 1_000_000_000 + nanoseconds, frame
 
     def send(self, frame: bytes) -> bool:
-        """Send a frame as it came; False if the device did not take it."""
+        """Send a frame as it came; False if there is no room for it, or it is too long for the device.
+
+        Raises:
+            OSError: the device went away or down.
+        """
         try:
             self._out.send(frame)
-        except OSError:
+        except OSError as error:
+            if error.errno in _GONE:
+                raise
             return False
         return True
 

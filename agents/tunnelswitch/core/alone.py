@@ -41,11 +41,13 @@ class Alone:
         self._claimed_under: Stamp | None = None
         self._confirmed: Stamp | None = None
         self._confirmed_at = float("-inf")
-        self._allowed = False
+        self._granted: tuple[int, str] | None = None
+        self._told = False
 
     def claims(self, now: float) -> None:
         """A heartbeat says that every service has a standby in sync."""
         self._claimed_at, self._claimed_under = now, self._gate.stored
+        self._granted = None
 
     def confirms(self, stamp: Stamp, now: float) -> None:
         """A leader-confirmed read found this stamp."""
@@ -62,21 +64,28 @@ class Alone:
         """What the drivers have to be told about output now.
 
         Args:
-            unprotected: this site serves, and no service of it has a standby.
+            unprotected: this site serves, and does not say that it has a standby for all that it serves.
             repeated: it is time to say again what is allowed.
         """
-        allowed = unprotected and self._may_leave(record)
-        if allowed == self._allowed and not (allowed and repeated):
+        allowed = unprotected and not record.in_sync and self._may_leave(record)
+        if allowed == self._told and not (allowed and repeated):
             return []
-        self._allowed = allowed
+        self._told = allowed
         return [AllowOutput(service, allowed) for service in self._services]
 
     def _may_leave(self, record: GroupRecord) -> bool:
-        gate = self._gate
-        if record.in_sync or not gate.seen or gate.stored != record.stamp or not self._certificate.is_blocking(record):
+        """Once granted it holds until we claim a standby again, or somebody else is to serve: without such a claim no
+        record in between can have named one. So nothing that fails here or there takes it back."""
+        decision = (record.stamp.epoch, record.stamp.decision_id)
+        if self._granted == decision:
+            return True
+        if self._gate.stored != record.stamp or not self._certificate.is_blocking(record):
             return False
         # Switchers believe a claim only with the mark of the record in force.
-        return self._claimed_under != record.stamp or self._is_settled(record)
+        if self._claimed_under == record.stamp and not self._is_settled(record):
+            return False
+        self._granted = decision
+        return True
 
     def _is_settled(self, record: GroupRecord) -> bool:
         since = self._confirmed_at - self._read_seconds - self._claimed_at

@@ -64,8 +64,10 @@ class Certificate:
         return len(holders.intersection(record.voters)) >= quorum(len(record.voters))
 
     def is_blocking(self, record: GroupRecord) -> bool:
-        """Do K voters hold this very stamp durably, this site among them, so that every later majority meets one that
-        knows of it?"""
+        """Do K voters hold this very stamp durably, this site among them, and nobody a higher one, so that every later
+        majority meets one that knows of it?"""
+        if any(mark > record.stamp for known in (self._marks, self._acks) for mark in known.values()):
+            return False
         holders = {site for known in (self._marks, self._acks) for site, mark in known.items() if mark == record.stamp}
         return len((holders | {self._member.site}).intersection(record.voters)) >= blocking(len(record.voters))
 

@@ -189,7 +189,7 @@ class HostedGroup:
         if action is not None:
             self._actions.append(action)
         self._tell_applied(record)
-        unprotected = record.active == self.site and self.latched != record.stamp and not self._has_standby()
+        unprotected = record.active == self.site and self.latched != record.stamp and not self._claims_standby()
         self._actions.extend(self._alone.words(record, unprotected=unprotected, repeated=self._repeat_at <= now))
         if self._repeat_at <= now:
             self._repeat_at = now + REPEAT_SECONDS
@@ -312,9 +312,9 @@ class HostedGroup:
         times = sorted(self.member.in_touch_at(voter, now) for voter in voters if voter != self.site)
         return times[-needed] if needed <= len(times) else float("-inf")
 
-    def _has_standby(self) -> bool:
-        """Does a service here say that it has one?"""
-        return any(instance.seen.protection is Protection.PROTECTED for instance in self.instances.values())
+    def _claims_standby(self) -> bool:
+        """Do we say that all that we serve has a standby in sync, or are we that standby?"""
+        return all(instance.seen.protection is Protection.PROTECTED for instance in self.instances.values())
 
     def fit(self, now: float) -> bool:
         """May this site's watchdog be kicked (PROTOCOL A3)? Not while the gate may be open although this site should
@@ -371,8 +371,7 @@ class HostedGroup:
         """For the heartbeat."""
         record = self.record
         latched = record is not None and self.latched == record.stamp and not self.handing.is_under_way(record.stamp)
-        seen = [instance.seen for instance in self.instances.values()]
-        if all(one.role == "active" and one.protection is Protection.PROTECTED for one in seen):
+        if self._claims_standby() and all(instance.seen.role == "active" for instance in self.instances.values()):
             self._alone.claims(now)
         return tuple(
             instance.status(self.group.name, now, gate_open=self.gate.open, self_fenced=latched)

@@ -27,6 +27,7 @@ RETRY_SECONDS = 0.25
 SLICE_FRAMES = 32
 SLICE_SECONDS = 0.001
 READ_FRAMES = 64
+LEAVING_FRAMES_MAX = 1 << 16
 # More than the kernel's buffer holds.
 DRAIN_FRAMES = 1 << 16
 CLOCK_STEP_NS = 5_000_000
@@ -80,8 +81,8 @@ class OutputHold:
             try:
                 await self._redirect()
                 self._open(FrameTap(options.machine_device, options.bridge_device, options.realtime_ports))
-            except DataPlaneError as error:
-                self._complain(error)
+            except (DataPlaneError, OSError) as error:
+                self._complain(error if isinstance(error, DataPlaneError) else DataPlaneError(str(error)))
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             await self._lost.wait()
@@ -101,6 +102,7 @@ class OutputHold:
         self._lost.clear()
         asyncio.get_running_loop().add_reader(tap.fileno(), self._readable)
         self._log.info("output_held")
+        self._let_go([])
         self._changed()
 
     def _shut(self) -> None:
@@ -120,7 +122,8 @@ class OutputHold:
 
     def _device_lost(self, error: OSError) -> None:
         self._shut()
-        self._complain(DataPlaneError(f"{self._options.machine_device} went away: {error.strerror}"))
+        devices = f"{self._options.machine_device} or {self._options.bridge_device}"
+        self._complain(DataPlaneError(f"{devices} went away: {error.strerror}"))
         self._lost.set()
         self._changed()
 
@@ -135,8 +138,12 @@ class OutputHold:
         take, leaving = self.held.take, self._leaving
         try:
             for at_ns, frame in self._tap.frames(limit):
-                if take(at_ns, frame):
+                if not take(at_ns, frame):
+                    continue
+                if len(leaving) < LEAVING_FRAMES_MAX:
                     leaving.append(frame)
+                else:
+                    self.unsent += 1
         except OSError as error:
             self._device_lost(error)
             return
@@ -154,8 +161,12 @@ class OutputHold:
         leaving, tap = self._leaving, self._tap
         if tap is None:
             return
-        for _ in range(min(SLICE_FRAMES, len(leaving))):
-            self.unsent += not tap.send(leaving.popleft())
+        try:
+            for _ in range(min(SLICE_FRAMES, len(leaving))):
+                self.unsent += not tap.send(leaving.popleft())
+        except OSError as error:
+            self._device_lost(error)
+            return
         if leaving:
             self._pacing = asyncio.get_running_loop().call_later(SLICE_SECONDS, self._send)
 
