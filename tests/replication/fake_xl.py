@@ -78,7 +78,10 @@ def destroy(name: str) -> None:
         raise SystemExit(1)
     domid = wanted(name)
     with changed(HOST) as table:
-        del table["domains"][domid]
+        table["domains"][domid] |= {"name": "(null)", "state": "--p---"}
+    time.sleep(0.2)
+    with changed(HOST) as table:
+        table["domains"].pop(domid, None)
 
 
 def rename(name: str, new: str) -> None:
