@@ -176,7 +176,8 @@ class Keeper:
         try:
             disks = await self._xl.writable_disks(domid, self.settings.timeout_seconds)
         except XlError as error:
-            self._problem("xl_failed", str(error))
+            if domid in self._looker.living:
+                self._problem("xl_failed", str(error))
             return False
         obstacle = f"writable disks that no checkpoint carries: {', '.join(disks)}" if disks else ""
         if obstacle and (domid, obstacle) != self._obstacle:

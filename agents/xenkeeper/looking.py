@@ -110,7 +110,10 @@ class Looker:
     def _take(self, name: str, found: tuple[Domain, ...]) -> None:
         self.living = {domain.domid: domain for domain in found if not domain.ended}
         former, expected, self._expected = self.mine, self._expected, set()
-        self.mine = {domid: domain for domid, domain in self.living.items() if domain.name in (name, name + INCOMING)}
+        # Amid its destruction a domain loses its name; one that was the guest's is the guest's as long as it lives.
+        kept = {domid: domain for domid, domain in former.items() if domid in self.living}
+        named = {i: domain for i, domain in self.living.items() if domain.name in (name, name + INCOMING)}
+        self.mine = kept | named
         self.fresh = True
         for domid in self.mine.keys() & self._ended:  # Xen has begun again with its numbers
             self._ended.remove(domid)

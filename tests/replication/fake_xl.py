@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import subprocess
 import sys
 import time
@@ -78,7 +77,10 @@ def destroy(name: str) -> None:
         raise SystemExit(1)
     domid = wanted(name)
     with changed(HOST) as table:
-        del table["domains"][domid]
+        table["domains"][domid] |= {"name": "(null)", "state": "--p---"}
+    time.sleep(0.2)
+    with changed(HOST) as table:
+        table["domains"].pop(domid, None)
 
 
 def rename(name: str, new: str) -> None:
@@ -127,6 +129,24 @@ def remus(arguments: list[str]) -> None:
         raise SystemExit(1) from None
 
 
+def hang() -> None:
+    """For as long as the keeper lives."""
+    keeper = os.getppid()
+    while os.getppid() == keeper:
+        time.sleep(0.1)
+
+
+def watch() -> None:
+    """xenstore-watch: a line for every change, while its keeper lives."""
+    last, keeper = 0, os.getppid()
+    while os.getppid() == keeper:
+        now = (HOST / "domains.json").stat().st_mtime_ns
+        if now != last:
+            last = now
+            os.write(1, b"@releaseDomain\n")
+        time.sleep(0.05)
+
+
 def send(stream: Any, data: bytes) -> None:
     view = memoryview(data)
     while view:
@@ -137,7 +157,7 @@ def migrate_receive(arguments: list[str]) -> None:
     assert arguments == ["-r"]
     say("migration target: Ready to receive domain.")
     if troubled("no-greeting"):
-        select.select([], [], [])
+        hang()
     os.write(1, b"xl migration receiver of another kind\n".ljust(len(BANNER)) if troubled("other-xl") else BANNER)
     stdin = sys.stdin.buffer
     head = stdin.readline().split()
@@ -152,7 +172,7 @@ def migrate_receive(arguments: list[str]) -> None:
         if len(stdin.read(size)) != size:
             break
         if troubled("stuck"):
-            select.select([], [], [])
+            hang()
         checkpoints += 1
         if checkpoints > 1:  # the first one is not buffered
             say("xc: info: All records buffered")
@@ -195,6 +215,8 @@ def main() -> None:
             remus(arguments)
         case "migrate-receive":
             migrate_receive(arguments)
+        case "@introduceDomain":
+            watch()
         case _:
             raise SystemExit(f"no {verb}")
 

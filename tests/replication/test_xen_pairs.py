@@ -166,7 +166,7 @@ async def test_a_fence_that_did_not_work_is_none(pair: Pair) -> None:
     assert isinstance(other, FenceFailed)
     assert "not of this boot" in other.error
     trouble = pair.here.trouble("destroy-fails")
-    failed = await pair.here.driver.fence(fence_action(here, 1.0))
+    failed = await pair.here.driver.fence(fence_action(here, 2.0))
     assert isinstance(failed, FenceFailed)
     assert "still runs" in failed.error
     trouble.unlink()
@@ -184,7 +184,7 @@ async def test_a_standby_can_be_fenced_and_is_not_resumed(pair: Pair) -> None:
 
 async def test_the_guest_goes_on_when_the_standby_no_longer_commits(pair: Pair) -> None:
     """Without the watch it would stand still as long as the silent host does."""
-    await pair.start_protected()
+    await pair.start_protected(stall_seconds=1.5)
     pair.there.trouble("stuck")
     await eventually(lambda: pair.here.seen.protection is Protection.UNPROTECTED)
     await eventually(lambda: pair.here.counts["peer_lost"] == 1)
@@ -193,11 +193,11 @@ async def test_the_guest_goes_on_when_the_standby_no_longer_commits(pair: Pair) 
 
 
 async def test_a_silent_primary_ends_the_stream_and_not_the_copy(pair: Pair) -> None:
-    await pair.start_protected()
+    await pair.start_protected(silence_seconds=2.0)
     assert pair.here.keeper
     pair.here.keeper.send_signal(signal.SIGSTOP)
     await eventually(lambda: pair.there.counts["stream_ended"])
-    assert "silent for 3 s" in pair.there.log()
+    assert "silent for 2 s" in pair.there.log()
     assert pair.there.names() == {"pbx--incoming": "--p---"}
     assert pair.there.seen.in_sync
     pair.here.keeper.send_signal(signal.SIGCONT)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
 from xen_domains import changed
 
 from tunnelswitch.config import Xen, XenSite
@@ -23,7 +24,7 @@ from tunnelswitch.core.facts import Reason
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.replication.xen import XenDriver
 
-WAIT_SECONDS = 15.0
+WAIT_SECONDS = 30.0
 POLL_SECONDS = 0.02
 STAMP = Stamp(7, "gw.a1.3")
 HERE, THERE = "primary", "secondary"
@@ -57,9 +58,10 @@ class Host:
         (directory / "calls").touch()
         with changed(directory):
             pass
-        xl = directory / "xl"
-        xl.write_text(f'#!/bin/sh\nexec {sys.executable} -S {Path(__file__).with_name("fake_xl.py")} "$@"\n')
-        xl.chmod(xl.stat().st_mode | stat.S_IXUSR)
+        for name in ("xl", "xenstore-watch"):
+            tool = directory / name
+            tool.write_text(f'#!/bin/sh\nexec {sys.executable} -S {Path(__file__).with_name("fake_xl.py")} "$@"\n')
+            tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
 
     def create(self, name: str = "pbx", state: str = "-b----", disks: tuple[dict[str, Any], ...] = ()) -> int:
         with changed(self.directory) as table:
@@ -92,8 +94,12 @@ class Host:
         with (self.directory / "keeper.log").open("ab") as log:
             self.keeper = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "xenkeeper", "--socket", str(self.directory / "keeper.sock")),
-                *("--xl", str(self.directory / "xl")),
-                env={**os.environ, "FAKE_XEN": str(self.directory), "PYTHONPATH": str(AGENTS)},
+                env={
+                    **os.environ,
+                    "FAKE_XEN": str(self.directory),
+                    "PATH": f"{self.directory}:{os.environ['PATH']}",
+                    "PYTHONPATH": str(AGENTS),
+                },
                 stderr=log,
             )
         return self.keeper
@@ -143,9 +149,9 @@ class Pair:
                     keeper_socket=str(directory / "{site}/keeper.sock"),
                     sites=sites,
                     checkpoint_interval_ms=50,
-                    stall_seconds=1.5,
-                    silence_seconds=3.0,
-                    timeout_seconds=5.0,
+                    stall_seconds=10.0,
+                    silence_seconds=20.0,
+                    timeout_seconds=10.0,
                 ),
             )
             for site in sites
@@ -157,8 +163,10 @@ class Pair:
             await host.start_keeper()
             await host.start_driver()
 
-    async def start_protected(self) -> None:
-        """The guest runs here, and its copy there is in sync."""
+    async def start_protected(self, **options: float) -> None:
+        """The guest runs here, and its copy there is in sync. `options` are fields of `Xen` for both sites."""
+        for host in self.hosts.values():
+            host.options = replace(host.options, **options)
         self.here.create()
         await self.start()
         await eventually(lambda: self.here.seen.in_sync and self.there.seen.in_sync)

@@ -16,8 +16,11 @@ def changed(host: Path) -> Iterator[dict[str, Any]]:
     path = host / "domains.json"
     with (host / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        table = json.loads(path.read_text()) if path.exists() else {"last": 0, "domains": {}}
+        before = path.read_text() if path.exists() else ""
+        table = json.loads(before) if before else {"last": 0, "domains": {}}
         yield table
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps(table))
-        new.replace(path)
+        after = json.dumps(table)
+        if after != before:
+            new = path.with_suffix(".new")
+            new.write_text(after)
+            new.replace(path)

@@ -26,14 +26,14 @@ from tunnelswitch_lab.experiment import CheckFailedError, client_tunnels, say
 from tunnelswitch_lab.layout import Site
 from tunnelswitch_lab.measure.events import BusEvent, read_events
 from tunnelswitch_lab.measure.gaps import largest_gap_after
+from tunnelswitch_lab.measure.runs import CapturedPacket, read_stream
 from tunnelswitch_lab.measure.story import protected, record_of
 from tunnelswitch_lab.options import LabError, LabOptions
 from tunnelswitch_lab.testbed import Testbed
-from tunnelswitch_lab.workload.trace import Received, TraceError, read_trace
 from tunnelswitch_lab.xen import machines
 from tunnelswitch_lab.xen.image import GUEST, image, qemu_command
 
-EVENTS, TRACE = "events.jsonl", "rtp.trace"
+EVENTS, TRACE, CAPTURE = "events.jsonl", "rtp.trace", "client.pcap"
 CHECKPOINT_INTERVAL_MS = 200.0
 INTERVAL_SECONDS, MULTIPLIER = 0.2, 5
 _CLIENT_SPACING_MS = 50
@@ -101,7 +101,7 @@ async def run_xen(options: XenOptions) -> dict[str, Any]:
 async def _play(bed: Testbed, out: Path, step: Callable[[str], None]) -> dict[str, Any]:
     active, target = names.SERVERS
     files = _start_clients(bed, out)
-    await _until(lambda: _answers(files[TRACE]), "the client gets no answer", _START_SECONDS)
+    await _until(lambda: _answers(files[CAPTURE]), "the client gets no answer", _START_SECONDS)
     step("the client is answered; waiting for the first checkpoints")
     await _protected(files[EVENTS], active)
     step("protected; a planned switchover, and back")
@@ -115,13 +115,13 @@ async def _play(bed: Testbed, out: Path, step: Callable[[str], None]) -> dict[st
     fault_at = await bed.inject(faults.find("host-loss"), active)
     step(f"kill -9 of the machine at {active}, and its site with it")
     await _until(
-        lambda: (last := _answers(files[TRACE])) and last[-1].received_ns / 1e9 > fault_at + _STEADY_SECONDS,
+        lambda: _answers(files[CAPTURE])[-1].arrived_ns / 1e9 > fault_at + _STEADY_SECONDS,
         "the guest does not answer again",
         _ANSWER_SECONDS,
     )
-    await asyncio.sleep(_STEADY_SECONDS)
     step(f"the guest answers again, from {target}")
-    answers, events = _answers(files[TRACE]), _events(files[EVENTS])
+    await asyncio.sleep(_STEADY_SECONDS)
+    answers, events = _answers(files[CAPTURE]), _events(files[EVENTS])
     domains = await machines.run(bed.layout.site(target), "xl list", _START_SECONDS)
     return _judge(answers, events, fault_at, await client_tunnels(bed), domains) | {"checkpoints_before": checkpoints}
 
@@ -161,13 +161,13 @@ def _refuse_unplanned(events: list[BusEvent]) -> None:
 
 
 def _judge(
-    answers: list[Received], events: list[BusEvent], fault_at: float, tunnels: list[str], domains: str
+    answers: list[CapturedPacket], events: list[BusEvent], fault_at: float, tunnels: list[str], domains: str
 ) -> dict[str, Any]:
     records = [record for event in events if event.received_at > fault_at and (record := record_of(event))]
     moved = next((record for record in records if record.get("active") == names.SERVERS[1]), {})
-    gap = largest_gap_after([answer.received_ns / 1e9 for answer in answers], fault_at)
-    before = [answer.counter for answer in answers if answer.received_ns / 1e9 <= fault_at]
-    after = [answer.counter for answer in answers if gap is not None and answer.received_ns / 1e9 >= gap.end_seconds]
+    gap = largest_gap_after([answer.arrived_ns / 1e9 for answer in answers], fault_at)
+    before = [answer.counter for answer in answers if answer.arrived_ns / 1e9 <= fault_at]
+    after = [answer.counter for answer in answers if gap is not None and answer.arrived_ns / 1e9 >= gap.end_seconds]
     rollback = max(before) + 1 - after[0] if before and after else None
     running = [line.split()[4] for line in domains.splitlines() if line.split()[:1] == [GUEST]]
     checks = {
@@ -210,7 +210,7 @@ def _checkpoints(events: list[BusEvent]) -> dict[str, Any]:
 
 def _start_clients(bed: Testbed, out: Path) -> dict[str, Path]:
     layout = bed.layout
-    files = {name: out / name for name in (EVENTS, TRACE)}
+    files = {name: out / name for name in (EVENTS, TRACE, CAPTURE)}
     for path in files.values():
         path.unlink(missing_ok=True)
     module = "tunnelswitch_lab"
@@ -219,6 +219,8 @@ def _start_clients(bed: Testbed, out: Path) -> dict[str, Path]:
     client = ["--host", names.SERVICE_ADDRESS, "--port", str(names.RTP_PORT), "--out", str(files[TRACE])]
     client += ["--interval-ms", str(_CLIENT_SPACING_MS)]
     bed.spawn("gateway", [sys.executable, "-m", f"{module}.measure.events", *recorder], name="events")
+    capture = ["--dev", "eth0", "--port", str(names.RTP_PORT), "--out", str(files[CAPTURE])]
+    bed.spawn("client", [sys.executable, "-m", f"{module}.measure.capture", *capture], name="capture")
     bed.spawn("client", [sys.executable, "-m", f"{module}.workload.rtp_client", *client], name="rtp-client")
     return files
 
@@ -227,11 +229,11 @@ def _events(path: Path, since: float = 0.0) -> list[BusEvent]:
     return [event for event in read_events(path) if event.received_at >= since] if path.exists() else []
 
 
-def _answers(path: Path) -> list[Received]:
-    try:
-        return [record for record in read_trace(path) if isinstance(record, Received)]
-    except (FileNotFoundError, TraceError):
+def _answers(path: Path) -> list[CapturedPacket]:
+    """What the client's device got, half a second behind."""
+    if not path.exists() or not path.stat().st_size:
         return []
+    return read_stream(path, (names.SERVICE_ADDRESS, names.RTP_PORT)).packets
 
 
 async def _until(condition: Callable[[], object], what: str, limit_seconds: float) -> None:
