@@ -27,7 +27,7 @@ faults: setup
 
 # Ours beside its peers (keepalived, FRR, Pacemaker, Open vSwitch alone), interleaved, and what each does in the cases that
 # they do not share: about 30 minutes. RUNS=1 for a look. See docs/bench.md.
-RUNS ?= 7
+RUNS ?= 6
 bench: setup-peers
 	@$(BIN)/tunnelswitch-lab bench --runs $(RUNS) --out out/bench
 

@@ -213,7 +213,7 @@ def cycles(
 @app.command()
 def bench(
     out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/bench"),
-    runs: Annotated[int, typer.Option(min=1, max=1000, help="runs of every cell")] = 7,
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="runs of every cell")] = 6,
     only: Annotated[list[str] | None, typer.Option(help="a system and its interval, such as keepalived@10")] = None,
     cases: Annotated[bool, typer.Option("--cases/--no-cases", help="also partitions, hangs and split brain")] = True,
     name: Name = "bench",
@@ -229,7 +229,7 @@ def bench(
 @app.command()
 def redirect(
     out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/redirect"),
-    runs: Annotated[int, typer.Option(min=1, max=1000, help="runs of every method and fault")] = 5,
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="runs of every method and fault")] = 6,
     method: Annotated[
         list[str] | None, typer.Option(help="tunnel, garp, bgp or dns; may be given more than once")
     ] = None,

@@ -70,7 +70,7 @@ CASES = (
         (*_between(names.GATEWAY, _PRIMARY), _LASTS, Heal()),
     ),
     Case(
-        "servers cut, 4 s",
+        "split brain: servers cut, 4 s",
         "drops all between the servers, by whatever way; both still reach the gateway",
         (
             *_between(_PRIMARY, _SECONDARY),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -61,7 +62,7 @@ async def run_cases(
     order = [(case, system) for case in cases for system in systems]
     told = []
     for position, (case, system) in enumerate(order, 1):
-        place = out / case.name.replace(" ", "-").replace(",", "") / label(system)
+        place = out / re.sub(r"\W+", "-", case.name) / label(system)
         place.mkdir(parents=True, exist_ok=True)
         told.append(await _run_case(bed, system, case, place))
         progress(f"case {position} of {len(order)}  {case.name}, {label(system)}: {told[-1].short}")

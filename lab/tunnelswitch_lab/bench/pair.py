@@ -5,6 +5,7 @@ None of the peers decides which copy serves, so both run as active ones; only pa
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,13 +53,9 @@ async def wait_for_file(proc: Proc, path: Path) -> None:
 
     async def made() -> bool:
         check_alive(proc)
-        return _exists(path)
+        return await asyncio.to_thread(path.exists)
 
     await netns.wait_for(made, proc.name, _START_SECONDS)
-
-
-def _exists(path: Path) -> bool:
-    return path.exists()
 
 
 def set_kernel(namespace: str, **settings: int) -> None:

@@ -33,7 +33,7 @@ class BenchOptions:
     system at their interval."""
 
     out: Path
-    runs: int = 7
+    runs: int = 6
     only: tuple[str, ...] = ()
     name: str = "bench"
     cases: bool = True

@@ -5,7 +5,6 @@ The testbed, the client, the fault and the measurement are the same for all; onl
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable
 from typing import Protocol
@@ -51,8 +50,7 @@ def label(system: System) -> str:
 
 def check_installed(systems: Iterable[System]) -> None:
     """Raise LabError, with the remedy, if a system's program is not on this machine."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
     for system in systems:
         for program in system.programs:
-            if shutil.which(program, path=path) is None:
+            if shutil.which(program) is None:
                 raise LabError(f"{system.name} needs {program}, which is not installed: sudo make setup-peers")

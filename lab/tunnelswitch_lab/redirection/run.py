@@ -35,7 +35,7 @@ class RedirectOptions:
 
     out: Path
     methods: tuple[str, ...] = ()
-    runs: int = 5
+    runs: int = 6
     name: str = "redirect"
 
 
