@@ -43,6 +43,8 @@ class ColoDriver:
         count: called with a short kind for everything bad (see `MachineWatch`).
     """
 
+    health_failures = 0  # nobody looks into the machine
+
     def __init__(
         self, service: str, options: Colo, site: str, emit: Emit, count: Callable[[str], None] = _ignore
     ) -> None:

@@ -61,6 +61,8 @@ class PlanePort(_Started):
 
 
 class DriverPort(_Started):
+    health_failures = 0
+
     def __init__(self, hypervisor: Hypervisor, site: str) -> None:
         self._hypervisor = hypervisor
         self._site = site
