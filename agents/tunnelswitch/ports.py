@@ -94,6 +94,11 @@ class Paths(Protocol):
 class ServiceDriver(Protocol):
     """One protected service on this site. Emits ServiceSeen, RunExited and CheckpointSeen facts."""
 
+    @property
+    def health_failures(self) -> int:
+        """How often in a row the copy here was found unhealthy; 0 where nobody looks. No decision rests on it."""
+        ...
+
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...

@@ -61,6 +61,7 @@ async def run_agent(deployment: Deployment, site: str) -> None:
             driver = make_driver(service, deployment.services[service], site, frame.emit, frame.metrics.driver_problem)
             drivers[service] = driver
             frame.metrics.machines.sources[service] = driver.figures
+            frame.metrics.watch_health(service, driver)
             parts.append(driver)
     packets = _client_packets(frame)
     if packets is not None:

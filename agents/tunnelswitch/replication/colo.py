@@ -53,6 +53,8 @@ class ColoDriver:
         output: its `[services.NAME.output]` table, if its output waits for checkpoints.
     """
 
+    health_failures = 0  # nobody looks into the machine
+
     def __init__(
         self,
         service: str,

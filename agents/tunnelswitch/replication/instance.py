@@ -52,6 +52,8 @@ class Instance:
         """Believe the status hook."""
         if status.run != self.run:
             self.clear()
+        if status.role == "active" and self.role != "active":  # what it heard as a standby is no peer of its own
+            self.connected = False
         self.run, self.role = status.run, status.role
         self.in_sync, self.sequence = status.in_sync, status.sequence
         self.progress, self.said = status.progress, status.why

@@ -51,6 +51,8 @@ class XenDriver:
         count: called with one of `PROBLEM_KINDS` for everything bad.
     """
 
+    health_failures = 0  # nobody looks into the guest
+
     def __init__(
         self, service: str, options: Xen, site: str, emit: Emit, count: Callable[[str], None] = _ignore
     ) -> None:

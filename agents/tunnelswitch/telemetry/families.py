@@ -88,6 +88,9 @@ class Families:
             "checkpoint_pause_seconds", "How long a checkpoint held the service", PAUSE_BUCKETS, "service"
         )
         self.checkpoint_bytes = self._counter("checkpoint_bytes", "Bytes of checkpoints", "service")
+        self.health_failures = self._gauge(
+            "health_failures", "How often in a row the health hook has failed", "service"
+        )
         self.driver_problems = self._counter("driver_problems", "What went wrong between a driver and its copy", "kind")
         self._of_every_process()
 

@@ -17,6 +17,7 @@ from tunnelswitch.core import actions, events, facts
 from tunnelswitch.core.facts import GroupRecord
 from tunnelswitch.core.patience import Patience
 from tunnelswitch.core.topology import Tunnel, tunnel_ends
+from tunnelswitch.ports import ServiceDriver
 from tunnelswitch.telemetry.ages import PULLED, Ages
 from tunnelswitch.telemetry.families import Families
 from tunnelswitch.telemetry.initial import initialise
@@ -134,6 +135,10 @@ class Metrics:
     def watch_client_port(self, problem: Callable[[], str]) -> None:
         """Ask at every scrape why the clients' packets are not watched; empty: they are."""
         self.families.client_port_unwatched.set_function(lambda: float(bool(problem())))
+
+    def watch_health(self, service: str, driver: ServiceDriver) -> None:
+        """Ask at every scrape how often in a row the copy here was found unhealthy."""
+        self.families.health_failures.labels(service).set_function(lambda: driver.health_failures)
 
     def pull(self, name: str, source: Callable[[], int]) -> None:
         """Read a counter from its owner at every scrape; `name` is one of `ages.PULLED`."""

@@ -63,6 +63,8 @@ class PlanePort(_Started):
 
 
 class DriverPort(_Started):
+    health_failures = 0
+
     def __init__(self, hypervisor: Hypervisor, site: str, clock: Clock) -> None:
         self._hypervisor = hypervisor
         self._site = site
