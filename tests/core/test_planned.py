@@ -6,12 +6,24 @@ service goes on.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from stories import SERVICE, SWITCHER, TWO_GATEWAYS, Story, in_good_times
 
 from tunnelswitch.core.actions import TakeCheckpoint
 from tunnelswitch.core.events import CheckpointFailed, CheckpointTaken
-from tunnelswitch.core.facts import Handover, HandoverRefused, PlanRequest, Proof, ProofKind, Reason, Serving
+from tunnelswitch.core.facts import (
+    DrainRequest,
+    Handover,
+    HandoverRefused,
+    PlanRequest,
+    Proof,
+    ProofKind,
+    Protection,
+    Reason,
+    Serving,
+)
 from tunnelswitch.core.handing import LAST_SECONDS
 from tunnelswitch_lab.simulator.hypervisor import Hypervisor, Taking
 from tunnelswitch_lab.simulator.process import Answer
@@ -157,3 +169,32 @@ def test_a_standby_that_came_in_the_place_of_the_recorded_one_is_handed_nothing(
     world.ask("secondary")
     world.run(1.0)
     assert world.answering_copies() == {"secondary"}
+
+
+def test_a_standby_that_was_only_away_for_a_moment_is_handed_to_once_it_is_confirmed(world: Story) -> None:
+    seen = world.service.seen("primary")
+    world.tell("primary", replace(seen, protection=Protection.SYNCING, in_sync=False))
+    world.tell("primary", seen)
+    assert world.record.stamp.minor == 1, "too short a time for the record to say so"
+    world.run(0.1)
+    world.ask("secondary")
+    world.run(1.0)
+    assert world.moves == [("secondary", Reason.OPERATOR)]
+
+
+def test_a_drained_site_that_cannot_hand_over_may_be_undrained_and_its_standby_lost(world: Story) -> None:
+    world.service.linked = lambda: False
+    drain = DrainRequest(world.group.name, world.record.stamp, "primary", True, "alice")
+    world.bus.publish("operator", "gateway", drain)
+    world.run(3.0)
+    assert world.answering_copies() == {"primary"}
+    assert world.record.drained == ("primary",)
+    world.service.revives = False
+    world.service.lose_checkpoints()
+    world.run(1.0)
+    assert not world.record.in_sync, "though it is asked for each second"
+    undrain = DrainRequest(world.group.name, world.record.stamp, "primary", False, "alice")
+    world.bus.publish("operator", "gateway", undrain)
+    world.run(0.5)
+    assert world.record.drained == ()
+    assert world.moves == []

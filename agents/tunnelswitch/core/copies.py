@@ -6,10 +6,12 @@ than the deployment allows. It may still be promoted; more of its past would be 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tunnelswitch.core.events import Promoted, ServiceSeen
-from tunnelswitch.core.facts import CheckpointSeen, Protection, ServiceStatus
+from tunnelswitch.core.facts import CheckpointSeen, GroupRecord, Protection, ServiceStatus
+from tunnelswitch.core.runs import names_run
 from tunnelswitch.core.topology import Service
 
 WHY_MAX = 200
@@ -18,7 +20,7 @@ WHY_MAX = 200
 @dataclass(slots=True)
 class Instance:
     """The local copy of one service. `protected_at`: since when its driver has called it protected; `interrupted_at`:
-    when it ceased to last."""
+    when it ceased to last; `confirmed_at`: when the other site said last that it holds the standby of the record."""
 
     service: Service
     seen: ServiceSeen
@@ -26,6 +28,7 @@ class Instance:
     checkpoint_at: float | None = None
     protected_at: float | None = None
     interrupted_at: float = float("-inf")
+    confirmed_at: float = float("-inf")
     exited_run: str = ""
     exited_had_served: bool = False
     busy_until: float = 0.0
@@ -50,6 +53,11 @@ class Instance:
             self.protected_at = now
         self.seen = event
         self.was_active |= event.role == "active"
+
+    def may_be_another(self, since: float) -> bool:
+        """May the standby have been exchanged since the record was written, which was in force `since` then? It may if
+        protection was interrupted, until the other site has confirmed it."""
+        return self.interrupted_at >= since and (self.protected_at is None or self.confirmed_at <= self.protected_at)
 
     def took_checkpoint(self, event: CheckpointSeen, now: float) -> None:
         """One was committed."""
@@ -95,3 +103,11 @@ class Instance:
             return self.seen.why
         since = self.protected_at if self.checkpoint_at is None else max(self.checkpoint_at, self.protected_at)
         return f"no checkpoint for more than {limit_seconds:g} s" if now - since > limit_seconds else ""
+
+
+def confirm(instances: Mapping[str, Instance], record: GroupRecord, told: Iterable[ServiceStatus], now: float) -> None:
+    """The other site's word on its copies: are they the standbys of the record, in sync?"""
+    for status in told:
+        instance = instances.get(status.service)
+        if instance is not None and status.in_sync and names_run(record.standby_run, status.service, status.run):
+            instance.confirmed_at = now

@@ -197,6 +197,7 @@ class GroupDecider:
             self._keep_house(record, now)
         elif verdict.consent_needed:
             self._ask(record, target, verdict, now)
+            self._keep_house(record, now)  # the active may not consent for long: what it says meanwhile holds
         else:
             self._go(record, target, record.standby_run, verdict, now)
 

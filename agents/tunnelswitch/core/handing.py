@@ -109,7 +109,7 @@ class HandingOver:
             if seen.role != "active" or seen.protection is not Protection.PROTECTED:
                 self._refuse(f"{seen.service} is {seen.protection}")
                 return
-            if instance.interrupted_at >= self._since:
+            if instance.may_be_another(self._since):
                 self._refuse(f"the standby of {seen.service} may be another one than the record says")
                 return
             self._waiting[seen.service] = seen.run

@@ -12,7 +12,7 @@ from tunnelswitch.core import events
 from tunnelswitch.core.actions import Action, Fence, Promote, Publish, ReadRecord
 from tunnelswitch.core.alone import Alone
 from tunnelswitch.core.certificate import Certificate
-from tunnelswitch.core.copies import Instance
+from tunnelswitch.core.copies import Instance, confirm
 from tunnelswitch.core.facts import (
     Applied,
     CheckpointSeen,
@@ -155,6 +155,8 @@ class HostedGroup:
         if len(record.gateways) > 1:
             self.certificate.hear(beat, record, now)
         if record.active == self.site:
+            if beat.site == self.group.other(self.site):
+                confirm(self.instances, record, beat.services, now)
             return not self.gate.open
         if beat.site != record.active or beat.marks.get(self.group.name) != record.stamp:
             return record.stamp != self._stamp
@@ -223,15 +225,13 @@ class HostedGroup:
             gate.rest()  # it was not opened while it might have been, under this stamp or an earlier one
 
     def _hand_over(self, record: GroupRecord, now: float) -> None:
-        handing, stamp = self.handing, record.stamp
-        before = handing.phase
+        handing, stamp, before = self.handing, record.stamp, self.handing.phase
         if handing.step(stamp, self.instances.values(), now, closed=self._closed_for_good(stamp)):
             self.latched = stamp
         if handing.phase is not before:
             self._repeat_at = now
         self._actions.extend(handing.take_actions())
-        refusal = handing.take_refusal()
-        if refusal:
+        if refusal := handing.take_refusal():
             self._actions.append(Publish(HandoverRefused(self.site, self.group.name, stamp, refusal[:ERROR_MAX])))
 
     def _closed_for_good(self, stamp: Stamp) -> bool:
@@ -384,11 +384,9 @@ class HostedGroup:
         first, gate = self._repeat_at, self.gate.deadline()
         if gate is not None and gate < first:
             first = gate
-        if self._fence_at is not None and self.gate.seen and self._fence_at < first:
-            first = self._fence_at
-        handing = self.handing.due_at()
-        if handing is not None and self.gate.seen and handing < first:
-            first = handing
+        for due in (self._fence_at, self.handing.due_at()):
+            if due is not None and self.gate.seen and due < first:
+                first = due
         return first
 
     def take_actions(self) -> list[Action]:

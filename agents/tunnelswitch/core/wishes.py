@@ -93,6 +93,6 @@ class Wishes:
         """The active cannot hand over without a loss; returns whether this is news under the record in force."""
         if record is None or (refusal.stamp, refusal.site) != (record.stamp, record.active):
             return False
-        self._evidence.wish = None
+        self._evidence.wish = self._evidence.asked_reason = None
         self._say(now, "refuse", f"operator: {refusal.site} does not hand over: {refusal.reason}")
         return True
