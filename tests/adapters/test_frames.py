@@ -20,7 +20,7 @@ from tunnelswitch.replication.colo_output import OutputHold
 
 pytestmark = pytest.mark.lab
 
-_TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x2, 0x1000
+_TUNSETIFF, _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x400454CA, 0x2, 0x1000, 0x4000
 OPTIONS = Output(machine_device="vm0", bridge_device="hold0", realtime_udp_ports=("5004", "6000-6010"))
 GUEST, CLIENT = bytes.fromhex("02004d00000a"), bytes.fromhex("02004d000001")
 SETTLE_SECONDS = 0.15
@@ -45,15 +45,21 @@ class Path:
         self.bridge.bind(("port0", 3))
         self.hold = OutputHold("vm", OPTIONS, lambda: None, lambda kind: None)
 
-    def plug(self) -> None:
+    def plug(self, flags: int = 0) -> None:
         self.machine = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-        fcntl.ioctl(self.machine, _TUNSETIFF, struct.pack("16sH22x", b"vm0", _IFF_TAP | _IFF_NO_PI))
+        fcntl.ioctl(self.machine, _TUNSETIFF, struct.pack("16sH22x", b"vm0", _IFF_TAP | _IFF_NO_PI | flags))
 
     def say(self, *frames: bytes) -> int:
         """The machine sends; returns the host's time after it."""
         for one in frames:
             os.write(self.machine, one)
         return time.time_ns()
+
+    async def until(self, *, ready: bool) -> None:
+        """Return when the devices are in the hold's hands, or are not any more."""
+        async with asyncio.timeout(10):
+            while self.hold.ready is not ready:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
     async def seen(self) -> list[bytes]:
         """What has reached the bridge."""
@@ -87,9 +93,7 @@ async def inside(namespaces: Callable[[], Namespace]) -> Callable[..., Coroutine
             path = Path()
             try:
                 path.hold.start()
-                async with asyncio.timeout(10):
-                    while not path.hold.ready:  # noqa: ASYNC110
-                        await asyncio.sleep(0.01)
+                await path.until(ready=True)
                 await body(path)
             finally:
                 await path.close()
@@ -167,17 +171,32 @@ async def test_a_burst_longer_than_a_slice_leaves_whole_and_in_order(inside: Any
     await inside(body)
 
 
+async def test_a_checksum_left_to_the_hardware_is_made_on_the_way(inside: Any) -> None:
+    """The pair has no checksum offload, so what travelled along with the frame is carried out there."""
+
+    async def body(path: Path) -> None:
+        os.close(path.machine)
+        await path.until(ready=False)
+        path.plug(_IFF_VNET_HDR)
+        await path.until(ready=True)
+        path.hold.allow(True)
+        partial = struct.pack("=BBHHHH", 1, 0, 0, 0, 34, 6)  # linux/virtio_net.h: NEEDS_CSUM, from where, and whither
+        sent = frame(5006, b"data")
+        path.say(partial + sent)
+        (found,) = await path.seen()
+        total = sum(struct.unpack("!6H", sent[34:]))
+        assert struct.unpack_from("!H", found, 40)[0] == 0xFFFF - (total & 0xFFFF) - (total >> 16)
+
+    await inside(body)
+
+
 async def test_devices_that_went_away_are_taken_again(inside: Any) -> None:
     async def body(path: Path) -> None:
         os.close(path.machine)  # the tap goes with its last user
-        async with asyncio.timeout(10):
-            while path.hold.ready:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await path.until(ready=False)
         assert path.hold.figures()["output_unheld"] == 1
         path.plug()
-        async with asyncio.timeout(10):
-            while not path.hold.ready:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await path.until(ready=True)
         path.hold.allow(True)
         path.say(frame(5006, b"back"), frame(5004, b"call"))
         assert sorted(payloads(await path.seen())) == [b"back", b"call"]
