@@ -275,6 +275,16 @@ async def test_a_guest_that_does_not_suspend_goes_on_and_says_why(pair: Pair) ->
     assert pair.here.names() == {"pbx": "-b----"}
 
 
+async def test_another_xl_at_the_peer_costs_the_guest_nothing(pair: Pair) -> None:
+    pair.there.trouble("other-xl")
+    pair.here.create()
+    await pair.start()
+    await eventually(lambda: pair.here.counts["sync_failed"] and pair.there.counts["stream_ended"])
+    assert "greets with b'xl migration receiver of another kind" in pair.there.log()
+    assert pair.here.calls("remus") == []
+    await eventually(lambda: pair.there.names() == {})
+
+
 async def test_a_copy_that_cannot_be_resumed_is_no_promotion(pair: Pair) -> None:
     await pair.start_protected()
     pair.there.trouble("no-unpause")
