@@ -131,6 +131,17 @@ def _in_turns(random_: random.Random, setup: Setup) -> list[Themed]:
     ]
 
 
+def _late_riser(random_: random.Random, setup: Setup) -> list[Themed]:
+    """The active is cut off, and the standby cannot take over at first, so that it says so; when it can after all, the
+    old one comes back, whole, and knows of nothing."""
+    group = setup.group
+    return [
+        (random_.uniform(0.0, 0.3), "isolate", (group.preferred,), random_.uniform(3.5, 5.0), False),
+        (0.0, "pause", (group.standby, random_.random() < 0.5), random_.uniform(0.3, 1.0), True),
+        *((0.0, "promotions", (one.name, "fails"), random_.uniform(1.8, 3.2), False) for one in group.services),
+    ]
+
+
 THEMES = (
     Theme(TWO_GATEWAYS, (3.5, 5.5), 0.5, _left_out),
     Theme(TWO_GATEWAYS, (2.5, 4.0), 1.0, _late_opener),
@@ -138,4 +149,5 @@ THEMES = (
     Theme({"one": 1, "two": 1}, (1.5, 4.0), 1.0, _slow_switch),
     Theme({"one": 2, "two": 1}, (3.0, 5.0), 1.0, _old_word),
     Theme({"one": 1, "two": 1, "witness": 1}, (2.5, 4.0), 1.0, _in_turns),
+    Theme({"one": 2, "two": 1}, (4.0, 6.0), 1.0, _late_riser),
 )
