@@ -118,16 +118,17 @@ def _old_word(random_: random.Random, setup: Setup) -> list[Themed]:
 
 def _in_turns(random_: random.Random, setup: Setup) -> list[Themed]:
     """Voters lose the active one after the other, never a majority at once, and the first sleeps through the end of its
-    turn: what it says when it wakes is long past."""
-    active = setup.group.preferred
-    first, second = random_.sample([voter for voter in setup.group.voters if voter != active], 2)
-    lost_at, lost_seconds = random_.uniform(0.0, 0.3), random_.uniform(0.8, 1.4)
-    sleeps_at, again_at = lost_at + random_.uniform(0.6, 0.8), lost_at + lost_seconds + random_.uniform(0.0, 0.4)
-    wakes_at = again_at + random_.uniform(0.7, 1.6)
+    turn: what it says when it wakes is long past. The standby comes second, and has not much time: without its
+    checkpoints it is soon out of sync."""
+    group = setup.group
+    first = random_.choice([voter for voter in group.voters if voter not in group.servers])
+    lost_at, lost_seconds = random_.uniform(0.0, 0.3), random_.uniform(1.0, 1.5)
+    sleeps_at, again_at = lost_at + random_.uniform(0.75, 0.95), lost_at + lost_seconds + random_.uniform(0.0, 0.4)
+    wakes_at = again_at + random_.uniform(0.5, 0.9)
     return [
-        (lost_at, "cut", (active, first), lost_seconds, False),
+        (lost_at, "cut", (group.preferred, first), lost_seconds, False),
         (sleeps_at, "pause", (first, True), wakes_at - sleeps_at, False),
-        (again_at, "cut", (active, second), random_.uniform(1.4, 2.4), False),
+        (again_at, "cut", (group.preferred, group.standby), random_.uniform(1.0, 2.0), False),
     ]
 
 
