@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+from tunnelswitch.core import hosting
 from tunnelswitch.core.certificate import Certificate
 from tunnelswitch.core.deciding import GroupDecider
 from tunnelswitch.core.evidence import Evidence, Verdict
@@ -101,15 +102,12 @@ def _destroy_at_once(self: HostedGroup, record: Any, now: float, real: Any = Hos
     real(self, record, now)
 
 
-def _give_up(self: GroupDecider, record: Any, now: float, real: Any = GroupDecider._go_back) -> bool:
-    """It is not asked whether the target has come up after all."""
-    statuses = Evidence.statuses
-
-    def unseen(evidence: Evidence, site: str, at: float) -> Any:
-        return {} if site == record.active else statuses(evidence, site, at)
-
-    with patch.object(Evidence, "statuses", unseen):
-        return bool(real(self, record, now))
+def _tries_on(self: HostedGroup, instance: Any, event: Any, now: float) -> None:
+    """A site that says that it cannot take over does not close itself, and tries again."""
+    record = self.record
+    if record and record.active == self.site and instance.promote_attempts >= hosting.PROMOTE_ATTEMPTS_MAX:
+        instance.promote_attempts, instance.busy_until = 0, now + hosting.PROMOTE_ROUND_SECONDS
+        self._tell_failed(record, event.error)
 
 
 SITES: dict[str, Callable[[], Any]] = {
@@ -132,7 +130,9 @@ SITES: dict[str, Callable[[], Any]] = {
     "the old copy is destroyed before the new one serves": lambda: patch.object(
         HostedGroup, "_follow", _destroy_at_once
     ),
-    "a copy that serves is given up": lambda: patch.object(GroupDecider, "_go_back", _give_up),
+    "who could not take over tries again under the same stamp": lambda: patch.object(
+        HostedGroup, "_promotion_failed", _tries_on
+    ),
     "a drained site is moved to": lambda: patch.object(GroupDecider, "_policy_against", _undrained),
     "an operator's wish is a toggle": _toggling,
 }

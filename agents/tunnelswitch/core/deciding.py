@@ -216,8 +216,8 @@ class GroupDecider:
         return against
 
     def _go_back(self, record: GroupRecord, now: float) -> bool:
-        """A target that could not take over was never exposed, so the old copy, closed and not yet destroyed, is whole:
-        a new epoch gives it back (PROTOCOL R7)."""
+        """A target that could not take over was never exposed, and has closed itself for good, so the old copy, closed
+        and not yet destroyed, is whole: a new epoch gives it back (PROTOCOL R7)."""
         failed = self.evidence.promote_failed
         if failed is None or failed.stamp != record.stamp or failed.site != record.active:
             return False
@@ -227,8 +227,6 @@ class GroupDecider:
         statuses = self.evidence.statuses(record.previous, now)
         if not runs or any(status.role != "active" for status in statuses.values()):
             return False
-        if any(status.role == "active" for status in self.evidence.statuses(record.active, now).values()):
-            return False  # it came up after all, and may have been exposed since
         verdict = Verdict(Reason.PROMOTE_FAILED, (f"{failed.site}: {failed.error}",))
         # What cannot be emptied is not drained: else it would be tried for ever.
         drained = tuple(site for site in record.drained if site != record.previous)

@@ -54,6 +54,7 @@ class HostedGroup:
         self.instances = {service.name: Instance.absent(service) for service in self.group.services}
         self.handing = HandingOver()
         self.latched: Stamp | None = None
+        self._given_up: tuple[Stamp, str] | None = None
         self._stamp: Stamp | None = None
         self._stamp_at = 0.0
         self._confirmed: Stamp | None = None
@@ -121,13 +122,13 @@ class HostedGroup:
                 pass
 
     def _promotion_failed(self, instance: Instance, event: events.PromotionFailed, now: float) -> None:
-        """After a round of attempts the switcher is told, so that it can give the old copy back; if it cannot, there is
-        another round a while later, because nobody else is left."""
+        """After a round of attempts this site closes itself for good under this stamp, and then says so: whatever comes
+        up here after all, no client sees it, and the old copy can be given back. If that is gone, this site is armed
+        anew, and there is another round a while later, because nobody else is left."""
         record = self.record
         if record and record.active == self.site and instance.promote_attempts >= PROMOTE_ATTEMPTS_MAX:
-            instance.promote_attempts = 0
-            instance.busy_until = now + PROMOTE_ROUND_SECONDS
-            self._tell_failed(record, event.error)
+            instance.promote_attempts, instance.busy_until = 0, now + PROMOTE_ROUND_SECONDS
+            self.latched, self._given_up, self._repeat_at = record.stamp, (record.stamp, event.error), now
 
     def _tell_failed(self, record: GroupRecord, error: str) -> None:
         failed = PromoteFailed(self.site, self.group.name, record.stamp, error[:ERROR_MAX])
@@ -336,9 +337,8 @@ class HostedGroup:
             seen = instance.seen
             if seen.role == "active" and seen.run and now >= instance.busy_until:
                 instance.busy_until = now + DRIVER_DEADLINE_SECONDS
-                self._actions.append(
-                    Fence(seen.service, seen.run, record.stamp, record.reason, DRIVER_DEADLINE_SECONDS)
-                )
+                fence = Fence(seen.service, seen.run, record.stamp, record.reason, DRIVER_DEADLINE_SECONDS)
+                self._actions.append(fence)
 
     # ------------------------------------------------------------------ out
 
@@ -352,6 +352,9 @@ class HostedGroup:
 
     def _prove(self, record: GroupRecord) -> None:
         """Proofs are repeated while they matter: one message may be lost."""
+        closed = self._closed_for_good(record.stamp)
+        if closed and self._given_up is not None and self._given_up[0] == record.stamp:
+            self._tell_failed(record, self._given_up[1])
         for name, instance in self.instances.items():
             kind = None
             run = instance.exited_run
@@ -359,7 +362,7 @@ class HostedGroup:
                 kind = ProofKind.EXITED
                 if not instance.exited_had_served:
                     self._tell_failed(record, f"run {run} of {name} ended before it took over")
-            elif self._closed_for_good(record.stamp) and self.handing.may_prove(record.stamp):
+            elif closed and self.handing.may_prove(record.stamp):
                 kind, run = ProofKind.FENCED, instance.seen.run or run
             if kind is not None:
                 final = self.handing.final_checkpoint(record.stamp, name)

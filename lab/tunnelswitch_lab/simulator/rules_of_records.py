@@ -109,7 +109,8 @@ def fresh_votes(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | 
     """Q of the configured voters said so, awake, under the stamp that was decided on, and not long before."""
     if after.reason is not Reason.SUSPICION:
         return None
-    down = judge.words.said_down(after.prev_id, judge.sent_at[after.stamp])
+    decider = after.decided_by.partition(".")[0]
+    down = judge.words.said_down(after.prev_id, decider, judge.sent_at[after.stamp])
     counted = [voter for voter in before.voters if voter in down and voter != before.active]
     if len(counted) >= quorum(len(before.voters)):
         return None

@@ -118,16 +118,28 @@ def _old_word(random_: random.Random, setup: Setup) -> list[Themed]:
 
 def _in_turns(random_: random.Random, setup: Setup) -> list[Themed]:
     """Voters lose the active one after the other, never a majority at once, and the first sleeps through the end of its
-    turn: what it says when it wakes is long past."""
-    active = setup.group.preferred
-    first, second = random_.sample([voter for voter in setup.group.voters if voter != active], 2)
-    lost_at, lost_seconds = random_.uniform(0.0, 0.3), random_.uniform(0.8, 1.4)
-    sleeps_at, again_at = lost_at + random_.uniform(0.6, 0.8), lost_at + lost_seconds + random_.uniform(0.0, 0.4)
-    wakes_at = again_at + random_.uniform(0.7, 1.6)
+    turn: what it says when it wakes is long past. The standby comes second, and has not much time: without its
+    checkpoints it is soon out of sync."""
+    group = setup.group
+    first = random_.choice([voter for voter in group.voters if voter not in group.servers])
+    lost_at, lost_seconds = random_.uniform(0.0, 0.3), random_.uniform(1.0, 1.5)
+    sleeps_at, again_at = lost_at + random_.uniform(0.75, 0.95), lost_at + lost_seconds + random_.uniform(0.0, 0.4)
+    wakes_at = again_at + random_.uniform(0.5, 0.9)
     return [
-        (lost_at, "cut", (active, first), lost_seconds, False),
+        (lost_at, "cut", (group.preferred, first), lost_seconds, False),
         (sleeps_at, "pause", (first, True), wakes_at - sleeps_at, False),
-        (again_at, "cut", (active, second), random_.uniform(1.4, 2.4), False),
+        (again_at, "cut", (group.preferred, group.standby), random_.uniform(1.0, 2.0), False),
+    ]
+
+
+def _late_riser(random_: random.Random, setup: Setup) -> list[Themed]:
+    """The active is cut off, and the standby cannot take over at first, so that it says so; when it can after all, the
+    old one comes back, whole, and knows of nothing."""
+    group = setup.group
+    return [
+        (random_.uniform(0.0, 0.3), "isolate", (group.preferred,), random_.uniform(3.5, 5.0), False),
+        (0.0, "pause", (group.standby, random_.random() < 0.5), random_.uniform(0.3, 1.0), True),
+        *((0.0, "promotions", (one.name, "fails"), random_.uniform(1.8, 3.2), False) for one in group.services),
     ]
 
 
@@ -138,4 +150,5 @@ THEMES = (
     Theme({"one": 1, "two": 1}, (1.5, 4.0), 1.0, _slow_switch),
     Theme({"one": 2, "two": 1}, (3.0, 5.0), 1.0, _old_word),
     Theme({"one": 1, "two": 1, "witness": 1}, (2.5, 4.0), 1.0, _in_turns),
+    Theme({"one": 2, "two": 1}, (4.0, 6.0), 1.0, _late_riser),
 )

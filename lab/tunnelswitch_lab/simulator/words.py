@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tunnelswitch.core.facts import Bus, Heartbeat, Vote
 from tunnelswitch.core.stamp import Stamp
+from tunnelswitch_lab.simulator.names import switcher_at
 
 if TYPE_CHECKING:
     from tunnelswitch_lab.simulator.invariants import Judge
@@ -35,6 +36,7 @@ class Words:
         self._spoke_at: dict[str, float] = {}
         self._voted_on: dict[tuple[str, str], Stamp] = {}
         self._down: dict[str, tuple[float, str]] = {}
+        self._unsaid_at: dict[str, float] = {}
 
     def said(self, beat: Heartbeat) -> None:
         """A site's heartbeat leaves."""
@@ -44,14 +46,30 @@ class Words:
             if vote.down and not beat.late:
                 self._judge.apply("I4 true votes", self._true_vote(beat.site, vote))
                 self._down[beat.site] = (now, str(vote.stamp))
+                self._unsaid_at.pop(beat.site, None)
+            else:
+                self._unsaid_at.setdefault(beat.site, now)
         if not beat.late:
             self._judge.apply("I4 alive means heard", self._alive(beat))
         self._spoke_at[beat.site] = now
 
-    def said_down(self, stamp: str, sent_at: float) -> set[str]:
-        """Whose word that the active is down, under `stamp`, a decision of that moment may rest on."""
+    def said_down(self, stamp: str, decider: str, sent_at: float) -> set[str]:
+        """Whose word that the active is down, under `stamp`, the switcher at `decider` may go by at that moment: said
+        not long before, and not taken back since in a way that it must have heard."""
         oldest = sent_at - BALLOT_WINDOWS * self._window - SLACK_SECONDS
-        return {site for site, (at, under) in self._down.items() if under == stamp and at >= oldest}
+        return {
+            site
+            for site, (at, under) in self._down.items()
+            if under == stamp and at >= oldest and not self._taken_back(site, decider, sent_at)
+        }
+
+    def _taken_back(self, site: str, decider: str, sent_at: float) -> bool:
+        world, at = self._world, self._unsaid_at.get(site)
+        if at is None or at + world.setup.delays.bus > sent_at:
+            return False
+        since = world.now - at
+        lost = world.bus.was_bad(since) or world.network.silent_lately(site, decider, since)
+        return not lost and world.mute_until.get(switcher_at(decider), NEVER) < at
 
     # ------------------------------------------------------------------ rules
 
