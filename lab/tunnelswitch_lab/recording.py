@@ -32,7 +32,9 @@ _PCAP_HEADER_BYTES = 24
 
 
 class Recording:
-    """The processes of one run, writing into its directory."""
+    """The processes of one run, writing into its directory. `services` are the addresses and ports that may answer."""
+
+    services: tuple[tuple[str, int], ...] = (SERVICE,)
 
     def __init__(self, bed: Testbed, directory: Path) -> None:
         self._bed = bed
@@ -57,12 +59,16 @@ class Recording:
 
     def start_clients(self) -> None:
         """The call and the probe alone, with nobody watching: for a long time, of which their summaries are enough."""
-        whom = {"host": names.SERVICE_ADDRESS, "realtime": _CLIENT_PRIORITY}
+        whom = {"realtime": _CLIENT_PRIORITY, **self.whom()}
         rtp, probe = self._directory / RTP_TRACE, self._directory / PROBE_TRACE
         self._clients = [
             self._spawn("client", "workload.rtp_client", port=names.RTP_PORT, out=rtp, **whom),
             self._spawn("client", "workload.probe", port=names.PROBE_PORT, out=probe, **whom),
         ]
+
+    def whom(self) -> dict[str, str]:
+        """The clients' options that say whom to ask."""
+        return {"host": names.SERVICE_ADDRESS}
 
     async def stop(self) -> None:
         """End the clients, then the watchers, each in order and with its files written."""
@@ -76,7 +82,8 @@ class Recording:
 
     def arrivals(self) -> list[float]:
         """When replies of the service arrived, seconds since 1970; the capture is half a second behind."""
-        return [packet.arrived_ns / 1e9 for packet in read_stream(self._directory / CAPTURE, SERVICE).packets]
+        streams = [read_stream(self._directory / CAPTURE, service) for service in self.services]
+        return sorted(packet.arrived_ns / 1e9 for stream in streams for packet in stream.packets)
 
     def events(self, since: float = 0.0) -> list[BusEvent]:
         """What was said on the bus after a moment, a quarter of a second behind."""

@@ -154,11 +154,11 @@ def test_hysteresis_counts_every_move_whoever_told_of_it() -> None:
     """The switcher that is left slept while the other one moved the service, and heard of it afterwards."""
     world = in_good_times(TWO_GATEWAYS)
     world.processes[SWITCHER].pause()
-    world.ask("secondary")
+    world.service.crash("primary")
     world.run(0.1)
     world.resume(SWITCHER)
     world.run(0.9)
-    assert world.moves == [("secondary", Reason.OPERATOR)]
+    assert world.moves == [("secondary", Reason.PROOF)]
     assert world.record.in_sync
     world.kill(switcher_at("branch"))
     world.lose_host("secondary")

@@ -19,7 +19,7 @@ from tunnelswitch.errors import DriverError
 async def test_nothing_there(bench: Bench) -> None:
     await bench.start()
     seen = await bench.seen(ServiceSeen)
-    assert seen == ServiceSeen("pbx", "", "stopped", Protection.STOPPED, in_sync=False)
+    assert seen == ServiceSeen("pbx", "", "stopped", Protection.STOPPED, in_sync=False, why="no process")
 
 
 async def test_attaches_and_tells_the_exit_at_once(bench: Bench) -> None:
@@ -31,7 +31,7 @@ async def test_attaches_and_tells_the_exit_at_once(bench: Bench) -> None:
     await bench.seen(RunExited, run="r1")
     assert bench.events[-2:] == [
         RunExited("pbx", "r1"),
-        ServiceSeen("pbx", "", "stopped", Protection.STOPPED, in_sync=False),
+        ServiceSeen("pbx", "", "stopped", Protection.STOPPED, in_sync=False, why="no process"),
     ]
 
 

@@ -15,6 +15,8 @@ from planted_parts import PARTS
 from planted_sites import SITES
 
 from tunnelswitch.core import algorithm1, certificate, evidence, facts, hosting, quorum, topology
+from tunnelswitch.core.actions import AllowOutput
+from tunnelswitch.core.alone import Alone
 from tunnelswitch.core.certificate import Certificate
 from tunnelswitch.core.deciding import GroupDecider
 from tunnelswitch.core.detector import Detector
@@ -278,3 +280,12 @@ def _crash_is_failure(self: HostedGroup, record: Any, real: Any = HostedGroup._p
 
 replaced("acting before the commit", GroupDecider, "_send_commit", _act_first)
 replaced("a crash after serving is a failed promotion", HostedGroup, "_prove", _crash_is_failure)
+
+# ---------------------------------------------------------------------- output that no standby holds
+
+replaced(
+    "unprotected output before the record",
+    Alone,
+    "words",
+    lambda self, record, *, unprotected, repeated: [AllowOutput(service, unprotected) for service in self._services],
+)

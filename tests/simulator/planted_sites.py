@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 from tunnelswitch.core import hosting
+from tunnelswitch.core.alone import Alone
 from tunnelswitch.core.certificate import Certificate
 from tunnelswitch.core.deciding import GroupDecider
 from tunnelswitch.core.evidence import Evidence, Verdict
@@ -111,7 +112,7 @@ SITES: dict[str, Callable[[], Any]] = {
     "a higher mark is not looked at": lambda: patch.object(Certificate, "is_marked", _unraised),
     "who is heard is in touch": lambda: patch.object(Member, "in_touch_at", _heard),
     "an old word that nobody stands by is believed": lambda: patch.object(
-        HostedGroup, "_alone", lambda self, record: not record.in_sync
+        Alone, "is_known", lambda self, record: not record.in_sync
     ),
     "a lower stamp is believed": lambda: patch.object(Member, "learn", _last_believed),
     "stamps do not exceed marks": lambda: patch.object(

@@ -15,6 +15,7 @@ from tunnelswitch.core.facts import (
     Heartbeat,
     MoveRequest,
     Path,
+    PauseRequest,
     PromoteFailed,
     Proof,
     ProofKind,
@@ -57,7 +58,9 @@ class Evidence:
     proofs: dict[str, Proof] = field(default_factory=dict)
     wish: MoveRequest | None = None
     drain: DrainRequest | None = None
+    pause: PauseRequest | None = None
     asked_reason: Reason | None = None
+    asked_evidence: tuple[str, ...] = ()
     promote_failed: PromoteFailed | None = None
     _open_since: dict[str, float] = field(default_factory=dict)
     _gists: dict[str, list[object]] = field(default_factory=dict)
@@ -65,7 +68,7 @@ class Evidence:
     def void(self) -> None:
         """A new stamp is in force."""
         self.proofs.clear()
-        self.wish = self.drain = None
+        self.wish = self.drain = self.pause = None
         self.asked_reason = None
         self.promote_failed = None
 
@@ -108,6 +111,11 @@ class Evidence:
             return None
         return ballot.heartbeat
 
+    def is_heard(self, site: str, now: float) -> bool:
+        """Does the site speak, as a live one does? A recent heartbeat may still be the last one of all."""
+        ballot = self.ballots.get(site)
+        return ballot is not None and now - ballot.received_at <= self.timing.window_seconds
+
     def statuses(self, site: str, now: float) -> dict[str, ServiceStatus]:
         beat = self.fresh(site, now)
         if beat is None:
@@ -138,7 +146,8 @@ class Evidence:
         """What is missing for `target` to take over; empty if nothing is (PROTOCOL R6)."""
         missing = []
         if not record.in_sync:
-            missing.append("record says that the standby is not in sync in this epoch")
+            why = "; ".join(status.why for status in self.statuses(record.active, now).values() if status.why)
+            missing.append(f"record says that the standby is not in sync in this epoch{f' ({why})' if why else ''}")
         beat = self.fresh(target, now)
         if beat is None:
             missing.append(f"no fresh heartbeat from {target}")
@@ -155,9 +164,14 @@ class Evidence:
                 missing.append(f"{target} hosts no instance of {service.name}")
             elif record.in_sync and not names_run(record.standby_run, service.name, status.run):
                 missing.append(f"{service.name} on {target} is another run than the one in sync")
-            elif not status.in_sync:
-                missing.append(f"{service.name} on {target} is not in sync")
+            elif not status.in_sync and not (status.role == "active" and self._handed_over(service.name)):
+                missing.append(f"{service.name} on {target} is not in sync{f' ({status.why})' if status.why else ''}")
         return tuple(missing)
+
+    def _handed_over(self, service: str) -> bool:
+        """Has the active closed for good with the standby holding all that clients saw? Then that may have resumed."""
+        proof = self.proofs.get(service)
+        return proof is not None and proof.final_checkpoint > 0
 
     def _waits(self, record: GroupRecord, now: float) -> bool:
         """Has the active taken over, and is held back only until it is known that the old one reaches nobody?"""
@@ -169,17 +183,26 @@ class Evidence:
 
     def conclude(self, record: GroupRecord, now: float) -> Verdict | None:
         """The strongest verdict that the evidence bears, or None."""
-        if self.proofs:
-            proof = next(iter(self.proofs.values()))
+        proof = next((proof for proof in self.proofs.values() if self._suffices(proof)), None)
+        if proof is not None:
             what = f"{proof.site} proves: {proof.service} run {proof.run} {proof.kind} under {proof.stamp}"
-            consented = proof.kind is ProofKind.FENCED and self.asked_reason is not None
-            return Verdict(self.asked_reason if consented and self.asked_reason else Reason.PROOF, (what,))
+            if proof.kind is ProofKind.FENCED and self.asked_reason is not None:
+                return Verdict(self.asked_reason, (what, *self.asked_evidence))
+            return Verdict(Reason.PROOF, (what,))
         down = self.down(record, now)
         if len(down) >= quorum(len(record.voters)):
             return Verdict(
                 Reason.SUSPICION, (f"path down and bus silent, say {', '.join(down)} of {len(record.voters)} voters",)
             )
+        if self.proofs or any(status.self_fenced for status in self.statuses(record.active, now).values()):
+            return None  # it closed itself under this stamp, so nothing more is asked of it: it is to be re-armed
         return self._cut_off(record, now) or self._wished(record) or self._drained(record)
+
+    def _suffices(self, proof: Proof) -> bool:
+        """A gate that was to be closed as planned, and was closed for another reason, or by an agent that forgot the
+        plan: the standby may lack what clients saw last. The active is well, and gets its service back."""
+        planned = self.asked_reason is Reason.OPERATOR
+        return proof.kind is ProofKind.EXITED or not planned or proof.final_checkpoint > 0
 
     def down(self, record: GroupRecord, now: float) -> tuple[str, ...]:
         return down_votes(
@@ -283,4 +306,5 @@ def _gist(beat: Heartbeat, *, with_observations: bool) -> list[object]:
     if with_observations:
         said += [(seen.path, seen.bus) for seen in beat.observations]
     said += [(s.service, s.run, s.role, s.protection, s.in_sync, s.gate_open, s.self_fenced) for s in beat.services]
+    said += [status.why for status in beat.services]
     return said

@@ -27,8 +27,24 @@ _log = structlog.get_logger("tunnelswitch.executor")
 
 
 # What an operator wants to find in this process' own log too.
-TOLD = (facts.Decision, facts.Proof, facts.Handover, facts.Serving, facts.PromoteFailed, facts.Failover)
-BAD = (events.SwitchConflict, events.SwitchFailed, events.PromotionFailed, events.FenceFailed, facts.PromoteFailed)
+TOLD = (
+    facts.Decision,
+    facts.Proof,
+    facts.Handover,
+    facts.HandoverRefused,
+    facts.Serving,
+    facts.PromoteFailed,
+    facts.Failover,
+)
+BAD = (
+    events.SwitchConflict,
+    events.SwitchFailed,
+    events.PromotionFailed,
+    events.FenceFailed,
+    events.CheckpointFailed,
+    facts.PromoteFailed,
+    facts.HandoverRefused,
+)
 
 
 def _plain(value: Any) -> Any:
@@ -99,8 +115,11 @@ class Executor:
                 self._spawn(self._commit(action))
             case actions.ApplyTunnels():
                 self._spawn(self._apply(action))
-            case actions.Promote() | actions.Fence():
+            case actions.Promote() | actions.Fence() | actions.TakeCheckpoint():
                 self._spawn(self._drive(action))
+            case actions.AllowOutput():
+                if driver := self._drivers.get(action.service):
+                    driver.allow_output(action.allowed)
             case actions.PinLeader():
                 if self._pinning is None or self._pinning.done():
                     self._pinning = self._spawn(self._pin(action))
@@ -158,14 +177,18 @@ class Executor:
         self._post(result)
         self._tell(result)
 
-    async def _drive(self, action: actions.Promote | actions.Fence) -> None:
-        driver = self._drivers.get(action.service)
-        if isinstance(action, actions.Promote):
-            missing = events.PromotionFailed(action.service, "no driver for it on this site")
-            result: object = await driver.promote(action) if driver else missing
-        else:
-            absent = events.FenceFailed(action.service, "no driver for it on this site")
-            result = await driver.fence(action) if driver else absent
+    async def _drive(self, action: actions.Promote | actions.Fence | actions.TakeCheckpoint) -> None:
+        driver, absent = self._drivers.get(action.service), "no driver for it on this site"
+        result: object
+        match action:
+            case actions.Promote():
+                failed = events.PromotionFailed(action.service, absent)
+                result = await driver.promote(action) if driver else failed
+            case actions.Fence():
+                result = await driver.fence(action) if driver else events.FenceFailed(action.service, absent)
+            case actions.TakeCheckpoint():
+                none = events.CheckpointFailed(action.service, action.request, absent)
+                result = await driver.checkpoint(action) if driver else none
         self._post(result)
         self._tell(result)
 

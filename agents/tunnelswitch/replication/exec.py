@@ -7,11 +7,19 @@ driver never starts the service and is never its parent. What is known of the se
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tunnelswitch.config import Exec
-from tunnelswitch.core.actions import Fence, Promote
-from tunnelswitch.core.events import FenceDone, FenceFailed, Promoted, PromotionFailed
+from tunnelswitch.core.actions import Fence, Promote, TakeCheckpoint
+from tunnelswitch.core.events import (
+    CheckpointFailed,
+    CheckpointTaken,
+    FenceDone,
+    FenceFailed,
+    Promoted,
+    PromotionFailed,
+)
+from tunnelswitch.errors import DriverError
 from tunnelswitch.ports import Emit
 from tunnelswitch.replication.hooks import Hooks
 from tunnelswitch.replication.watching import ServiceWatch, wait_for
@@ -53,10 +61,50 @@ class ExecDriver:
         """
         self._watch.start()
 
+    def allow_output(self, allowed: bool) -> None:
+        """Output is never held back."""
+
+    def figures(self) -> Mapping[str, float]:
+        """Nothing is measured here."""
+        return {}
+
     async def close(self) -> None:
         """Stop looking. The service goes on; hooks under way are ended."""
         await self._watch.close()
         await self._hooks.close()
+
+    async def checkpoint(self, action: TakeCheckpoint) -> CheckpointTaken | CheckpointFailed:
+        """Wait for one more. Notices prove it where there are any; else the hook's status 0 has to do."""
+        asked_at = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(action.deadline_seconds):
+                sequence = await self._checkpoint(action)
+                return CheckpointTaken(action.service, action.request, sequence, asked_at)
+        except TimeoutError:
+            error = f"none was committed within {action.deadline_seconds:g} s"
+        except DriverError as problem:
+            error = problem.diagnostics()
+        return CheckpointFailed(action.service, action.request, error)
+
+    async def _checkpoint(self, action: TakeCheckpoint) -> int:
+        """Its number.
+
+        Raises:
+            DriverError: there will be none.
+        """
+        running, told, hook = self._watch.running, bool(self._options.notify_socket), self._options.checkpoint
+        if running is None or running.run != action.run:
+            raise DriverError(f"run {action.run} is not here")
+        if not told and not hook:
+            raise DriverError("it tells of none", "give exec.checkpoint or exec.notify_socket (docs/configuration.md)")
+        # One is under way at most, and only its end is told: the second to end began after we asked.
+        with self._watch.commits.following(2) as wanted:
+            if hook:
+                environment = {"TUNNELSWITCH_ROLE": "active"}
+                result = await self._hooks.run("checkpoint", hook, environment, action.deadline_seconds)
+                if result.problem:
+                    raise DriverError(result.problem)
+            return (await wanted.last).sequence if told else max(1, self._watch.sequence)
 
     async def promote(self, action: Promote) -> Promoted | PromotionFailed:
         """Have the standby serve. Status 0 counts only while a process lives that can."""

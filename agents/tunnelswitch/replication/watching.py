@@ -20,6 +20,7 @@ from tunnelswitch.core.events import RunExited, ServiceSeen
 from tunnelswitch.core.facts import CheckpointSeen
 from tunnelswitch.errors import DriverError
 from tunnelswitch.ports import Emit
+from tunnelswitch.replication.committed import Committed
 from tunnelswitch.replication.hooks import Hooks
 from tunnelswitch.replication.instance import Instance, Status
 from tunnelswitch.replication.notices import CheckpointNotice, Notice, NoticeSocket
@@ -45,6 +46,7 @@ class ServiceWatch:
     ) -> None:
         self.running: WatchedRun | None = None
         self.health_failures = 0
+        self.commits = Committed()
         self._service = service
         self._options = options
         self._site = site
@@ -84,6 +86,11 @@ class ServiceWatch:
         for watched in (self.running, *self._former):
             if watched is not None:
                 watched.close()
+
+    @property
+    def sequence(self) -> int:
+        """The number of the last checkpoint that the copy told of; 0: none."""
+        return self._instance.sequence
 
     def has_ended(self, run: str) -> bool:
         """Is it a fact that this run has ended?"""
@@ -166,6 +173,7 @@ class ServiceWatch:
             self.running = None
             self._version += 1
             self._instance.clear()
+            self.commits.lost("the process has ended")
             self._tell()
             self._wake.set()
 
@@ -177,6 +185,7 @@ class ServiceWatch:
         if isinstance(notice, CheckpointNotice):
             seen = (notice.run, notice.role, notice.sequence, notice.pause_seconds, notice.bytes)
             self._emit(CheckpointSeen(self._site, self._service, *seen))
+            self.commits.committed(notice.sequence, asyncio.get_running_loop().time())
         else:
             self._version += 1
         self._instance.take_notice(notice)
@@ -199,7 +208,7 @@ class ServiceWatch:
 
 
 def _but_sequence(seen: ServiceSeen) -> tuple[object, ...]:
-    return (seen.run, seen.role, seen.protection, seen.in_sync)
+    return (seen.run, seen.role, seen.protection, seen.in_sync, seen.progress, seen.why)
 
 
 async def wait_for(event: asyncio.Event, limit_seconds: float) -> None:

@@ -36,7 +36,7 @@ def machine_of(world: World, process: Process, incarnation: str) -> tuple[Any, P
     member = Member(site, incarnation, (group,), others, timing, world.clocks[site].local())
     if site not in group.servers:
         return SiteAgent(member, (Follower(member, gate),)), plane, {}
-    drivers = {name: DriverPort(part, site) for name, part in world.hypervisors.items()}
+    drivers = {name: DriverPort(part, site, world.clocks[site]) for name, part in world.hypervisors.items()}
     return ServerAgent(member, (HostedGroup(member, gate),)), plane, drivers
 
 

@@ -41,6 +41,7 @@ class Judge:
         sent_at: when a process first asked the store to take the record of this stamp.
         stored_at: by site when its OVSDB took the stamp that it holds.
         exposed: (epoch, site) of every site whose whole group ran behind a gate that OVSDB held open.
+        served_until: when clients reached a site last.
         last_served: the run that clients reached last, by service.
         words: judges what sites say of each other.
     """
@@ -60,6 +61,8 @@ class Judge:
         self.restored: set[str] = set()
         self.wishes: set[tuple[Stamp, str]] = set()
         self.superseded_at: dict[Stamp, float] = {}
+        self.served_until: dict[str, float] = {}
+        self._reached: frozenset[str] = frozenset()
 
     def state(self) -> None:
         """Something changed that clients could see."""
@@ -70,6 +73,9 @@ class Judge:
             copy = self.world.hypervisors[one.service].copies[one.site]
             self.last_served[one.service] = copy.run
             self.served_since_commit.add(one.site)
+        reached = frozenset(one.site for one in self.world.reached)
+        self.served_until.update(dict.fromkeys(self._reached - reached, self.world.now))
+        self._reached = reached
 
     def taken(self, taken: Taken) -> None:
         """An OVSDB took a transaction."""

@@ -63,6 +63,17 @@ def in_sync_target(judge: Judge, before: GroupRecord, after: GroupRecord) -> str
     return None
 
 
+def nothing_unsaid(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | None:
+    """With output held back until its checkpoint, whoever takes over knows everything that clients were told."""
+    if after.active == before.active or after.reason in (Reason.PROMOTE_FAILED, Reason.RECOVERY):
+        return None
+    for part in judge.world.hypervisors.values():
+        copy = part.copies[after.active]
+        if copy.behind and copy.role == "standby":
+            return f"{copy.run} becomes active by {after.stamp}, and clients were told what it does not know"
+    return None
+
+
 def drained_rest(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | None:
     if after.active == before.active or after.reason in (Reason.PROMOTE_FAILED, Reason.RECOVERY):
         return None
@@ -74,7 +85,24 @@ def asked_for(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | No
         return None
     if (before.stamp, after.active) in judge.wishes:
         return None
+    group = judge.world.group
+    if group.failback_after_seconds is not None and after.active == group.preferred:
+        return None
     return f"nobody asked under {before.stamp} that {after.active} serve"
+
+
+def planned_loses_nothing(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | None:
+    """What moves by a wish must find at its new site all that clients saw at the old one."""
+    if after.reason is not Reason.OPERATOR or after.active == before.active:
+        return None
+    world, old = judge.world, before.active
+    until = world.now if old in {one.site for one in world.reached} else judge.served_until.get(old, float("-inf"))
+    for name, part in world.hypervisors.items():
+        named = (at for run, at in part.holds_until.items() if names_run(after.active_run, name, run))
+        held = max(named, default=float("-inf"))
+        if held < until:
+            return f"{after.active} lacks the last {until - held:.3f} s of {name}, which {old} served"
+    return None
 
 
 def fresh_votes(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | None:
@@ -166,10 +194,12 @@ COMMIT_RULES: dict[str, Callable[[Judge, GroupRecord, GroupRecord], str | None]]
     "I2 stamps are unique": stamps_are_unique,
     "I2 one active per epoch": one_active_per_epoch,
     "I5 standby in sync": in_sync_target,
+    "I5 nothing unsaid": nothing_unsaid,
     "I2 above every mark": above_marks,
     "I4 fresh votes": fresh_votes,
     "I4 true proof": true_proof,
     "I4 never exposed": never_exposed,
     "I4 drained": drained_rest,
     "I4 asked for": asked_for,
+    "I5 planned loses nothing": planned_loses_nothing,
 }

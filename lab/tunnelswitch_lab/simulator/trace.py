@@ -36,10 +36,15 @@ def phrase(what: object) -> str:
         case facts.Epoch(record=record):
             standby = f"standby {record.standby_run}" if record.in_sync else "no standby in sync"
             return f"announces {record.stamp}: active {record.active}, {standby}"
-        case facts.Proof(service=service, kind=kind, run=run, stamp=stamp):
-            return f"proves that {service} run {run} is {kind} under {stamp}"
+        case facts.Proof(service=service, kind=kind, run=run, stamp=stamp, final_checkpoint=final):
+            held = f", the standby holding checkpoint {final}" if final else ""
+            return f"proves that {service} run {run} is {kind} under {stamp}{held}"
         case facts.Handover(stamp=stamp, target=target, reason=reason):
             return f"asks for a hand-over to {target} under {stamp} ({reason})"
+        case facts.HandoverRefused(stamp=stamp, reason=reason):
+            return f"does not hand over under {stamp}: {reason}"
+        case facts.PauseRequest(stamp=stamp, paused=paused, asked_by=who):
+            return f"asks under {stamp} that {'nothing move by itself' if paused else 'moves go on'} ({who})"
         case facts.MoveRequest(stamp=stamp, target=target, asked_by=who):
             return f"asks under {stamp} that {target} serve ({who})"
         case facts.DrainRequest(stamp=stamp, site=site, drained=drained, asked_by=who):

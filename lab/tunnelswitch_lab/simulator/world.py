@@ -62,6 +62,8 @@ class World:
             )
             for service in group.services
         }
+        for hypervisor in self.hypervisors.values():
+            hypervisor.linked = lambda: self.network.connected(*group.servers)
         self.fabric = Fabric(group, self.network, self.switches, self.hypervisors)
         self.clocks = {site: self._clock(site) for site in setup.sites}
         self.processes: dict[str, Process] = {}
@@ -335,6 +337,7 @@ class World:
             if not process.alive:
                 self.start(name)
         self.links_changed()
+        self._stepped()
 
     def settled(self) -> bool:
         """Do all switches follow the record?"""
