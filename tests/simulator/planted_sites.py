@@ -9,24 +9,18 @@ from typing import Any
 from unittest.mock import patch
 
 from tunnelswitch.core import hosting
+from tunnelswitch.core.alone import Alone
 from tunnelswitch.core.certificate import Certificate
 from tunnelswitch.core.deciding import GroupDecider
 from tunnelswitch.core.evidence import Evidence, Verdict
 from tunnelswitch.core.facts import Bus, MoveRequest, Reason
 from tunnelswitch.core.following import Follower
-from tunnelswitch.core.gate import Gate
 from tunnelswitch.core.hosting import HostedGroup
 from tunnelswitch.core.keeping import RecordKeeper
 from tunnelswitch.core.marks import Marks
 from tunnelswitch.core.member import Member
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch_lab.simulator.switches import Switch
-
-
-def _seen_removed(self: Gate, now: float, real: Any = Gate.step) -> Any:
-    action = real(self, now)
-    seen = [] if action is None else [end for end in action.remove if end.interface in self.present]
-    return action and replace(action, remove=tuple(seen))
 
 
 def _undrained(self: GroupDecider, *args: Any, real: Any = GroupDecider._policy_against) -> list[str]:
@@ -114,12 +108,11 @@ SITES: dict[str, Callable[[], Any]] = {
     "exposed before a quorum holds the decision": lambda: patch.object(Certificate, "is_marked", lambda *_: True),
     "a mark is told before it is durable": lambda: patch.object(Member, "_heartbeat", _telling_memory),
     "only the switcher applies": lambda: patch.object(Follower, "act", lambda *_: None),
-    "only what was seen is removed": lambda: patch.object(Gate, "step", _seen_removed),
     "a site that boots is not dark": lambda: patch.object(Switch, "darken", lambda self: None),
     "a higher mark is not looked at": lambda: patch.object(Certificate, "is_marked", _unraised),
     "who is heard is in touch": lambda: patch.object(Member, "in_touch_at", _heard),
     "an old word that nobody stands by is believed": lambda: patch.object(
-        HostedGroup, "_alone", lambda self, record: not record.in_sync
+        Alone, "is_known", lambda self, record: not record.in_sync
     ),
     "a lower stamp is believed": lambda: patch.object(Member, "learn", _last_believed),
     "stamps do not exceed marks": lambda: patch.object(

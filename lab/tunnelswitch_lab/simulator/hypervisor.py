@@ -47,7 +47,7 @@ class Hypervisor:
     Attributes:
         fault: what goes wrong with promotions, one of PROMOTE_FAULTS.
         revives: can a copy begin again as a standby?
-        on_fence: hears of every copy that is going to be stopped for good, and why.
+        on_fence, on_promote: hear of every copy that is stopped for good, or takes the role, and by which action.
         linked: does the link of checkpoints carry anything now?
         holds_until: by run of a standby, up to when it has all that the active did, by a checkpoint that was asked for.
 
@@ -76,6 +76,7 @@ class Hypervisor:
         self.fault: str | None = None
         self.revives = True
         self.on_fence: Callable[[Copy, Fence], None] = lambda copy, action: None
+        self.on_promote: Callable[[Copy, Promote], None] = lambda copy, action: None
         self.linked: Callable[[], bool] = lambda: True
         self.holds_until: dict[str, float] = {}
         self._checkpoints = 0
@@ -116,27 +117,28 @@ class Hypervisor:
     def promote(self, site: str, action: Promote) -> Answer[Promotion]:
         answer: Answer[Promotion] = Answer()
         failed = events.PromotionFailed(action.service, "it would not start")
-        fault, run = self.fault, action.run
+        fault = self.fault
         if fault in (None, "half"):
-            self._timeline.after(self._seconds, self._promote, site, run, answer, failed if fault else None)
+            self._timeline.after(self._seconds, self._promote, site, action, answer, failed if fault else None)
         elif fault == "late":
-            self._timeline.after(action.deadline_seconds + LATE_SECONDS, self._promote, site, run, answer, failed)
+            self._timeline.after(action.deadline_seconds + LATE_SECONDS, self._promote, site, action, answer, failed)
         if fault == "fails":
             self._timeline.after(self._seconds, answer.set, failed)
         else:
             self._timeline.after(action.deadline_seconds, answer.set, failed)
         return answer
 
-    def _promote(self, site: str, run: str, answer: Answer[Promotion], instead: Promotion | None) -> None:
+    def _promote(self, site: str, action: Promote, answer: Answer[Promotion], instead: Promotion | None) -> None:
         copy = self.copies[site]
-        if not copy.alive or copy.run != run:
+        if not copy.alive or copy.run != action.run:
             answer.set(events.PromotionFailed(self.service, "it is gone"))
             return
         if copy.role != "active":
+            self.on_promote(copy, action)
             copy.role = "active"
             self._changed()
             self._tell(site, self.seen(site))
-        answer.set(instead or events.Promoted(self.service, run, self._seconds))
+        answer.set(instead or events.Promoted(self.service, copy.run, self._seconds))
 
     def checkpoint(self, site: str, action: TakeCheckpoint, asked_at: float) -> Answer[Taking]:
         """`asked_at` is by the clock of the site's agent."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunnelswitch.core.actions import Fence
+from tunnelswitch.core.actions import Fence, Promote
 from tunnelswitch.core.facts import GroupRecord
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch_lab.simulator.hypervisor import Copy
 from tunnelswitch_lab.simulator.rules_of_records import COMMIT_RULES
-from tunnelswitch_lab.simulator.rules_of_tunnels import STATE_RULES, SWITCH_RULES, kept_until_served
+from tunnelswitch_lab.simulator.rules_of_tunnels import STATE_RULES, SWITCH_RULES, decided_on, kept_until_served
 from tunnelswitch_lab.simulator.switches import Taken
 from tunnelswitch_lab.simulator.words import Words
 
@@ -106,6 +106,10 @@ class Judge:
     def fencing(self, copy: Copy, action: Fence) -> None:
         """A copy is going to be stopped for good."""
         self.apply("I5 kept until served", kept_until_served(self, copy, action))
+
+    def promoting(self, copy: Copy, action: Promote) -> None:
+        """A copy takes the role."""
+        self.apply("I5 the copy decided on", decided_on(self, copy, action))
 
     def _note_exposed(self) -> None:
         world = self.world

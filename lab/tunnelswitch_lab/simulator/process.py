@@ -138,6 +138,8 @@ class Process:
         self.site = site
         self.alive = True
         self.crash_in: int | None = None
+        self.slept_seconds = 0.0
+        self._stopped_at = 0.0
         self.last_batch: Action | Message | None = None
         self._timeline = timeline
         self._clock = clock
@@ -243,6 +245,7 @@ class Process:
         """SIGSTOP: what comes in waits, timers run late."""
         if self.alive and self._inbox is None:
             self._inbox = deque()
+            self._stopped_at = self._timeline.now
 
     def resume(self, *, timer_first: bool = False) -> None:
         """SIGCONT: everything that waited comes in; `timer_first` is the order of an event loop that finds its timer
@@ -250,6 +253,7 @@ class Process:
         waiting, self._inbox = self._inbox, None
         if waiting is None or not self.alive:
             return
+        self.slept_seconds = self._timeline.now - self._stopped_at
         if timer_first and self._pump.timer_at <= self._clock.local():
             self._guarded(self._pump.tick)
         while waiting and self.alive:

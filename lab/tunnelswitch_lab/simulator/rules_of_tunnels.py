@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tunnelswitch.core.actions import Fence
+from tunnelswitch.core.actions import Fence, Promote
 from tunnelswitch.core.quorum import quorum
+from tunnelswitch.core.runs import names_run
 from tunnelswitch_lab.simulator.hypervisor import Copy
 from tunnelswitch_lab.simulator.switches import Taken
 
@@ -153,7 +154,18 @@ def none_higher(judge: Judge, taken: Taken) -> str | None:
     return None
 
 
-# ---------------------------------------------------------------------- when a copy is stopped for good
+# ---------------------------------------------------------------------- when a copy takes the role, or is destroyed
+
+
+def decided_on(judge: Judge, copy: Copy, action: Promote) -> str | None:
+    """Only the run that the record names holds what clients saw."""
+    record = judge.records.get(action.stamp)
+    if record is None:
+        return f"{copy.run} is promoted under {action.stamp}, which was never committed"
+    named = record.active_run if record.active == copy.site else record.standby_run
+    if not named or names_run(named, copy.service, copy.run):
+        return None
+    return f"{copy.run} is promoted under {action.stamp}, which names {named}"
 
 
 def kept_until_served(judge: Judge, copy: Copy, action: Fence) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunnelswitch.core.detector import LATE_FRACTION
 from tunnelswitch.core.facts import Bus, Heartbeat, Vote
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch_lab.simulator.names import switcher_at
@@ -15,8 +16,9 @@ from tunnelswitch_lab.simulator.names import switcher_at
 if TYPE_CHECKING:
     from tunnelswitch_lab.simulator.invariants import Judge
 
-# From a voter's word to the commit that rests on it: how old it may be when it comes, and how long it then counts.
-BALLOT_WINDOWS = 3
+# How long a voter's word counts once it has come, and how old it may be when it comes late.
+BALLOT_WINDOWS = 2
+LATE_WINDOWS = 1
 # A site that was silent is called alive for one window, widened or not; its last word may have been as old; and a sleep
 # of up to half of it makes nobody late.
 ALIVE_CEILINGS = 2.5
@@ -56,7 +58,10 @@ class Words:
     def said_down(self, stamp: str, decider: str, sent_at: float) -> set[str]:
         """Whose word that the active is down, under `stamp`, the switcher at `decider` may go by at that moment: said
         not long before, and not taken back since in a way that it must have heard."""
-        oldest = sent_at - BALLOT_WINDOWS * self._window - SLACK_SECONDS
+        longest = (BALLOT_WINDOWS + LATE_WINDOWS) * self._window
+        slept = self._world.now - self._world.mute_until.get(switcher_at(decider), NEVER) <= longest
+        windows = BALLOT_WINDOWS + LATE_WINDOWS * (slept or self._world.bus.was_bad(longest))
+        oldest = sent_at - windows * self._window - SLACK_SECONDS
         return {
             site
             for site, (at, under) in self._down.items()
@@ -65,7 +70,7 @@ class Words:
 
     def _taken_back(self, site: str, decider: str, sent_at: float) -> bool:
         world, at = self._world, self._unsaid_at.get(site)
-        if at is None or at + world.setup.delays.bus > sent_at:
+        if at is None or at + world.setup.delays.bus >= sent_at:
             return False
         since = world.now - at
         lost = world.bus.was_bad(since) or world.network.silent_lately(site, decider, since)
@@ -96,9 +101,17 @@ class Words:
             return f"{site} says that {vote.subject} is down under {vote.stamp}, which is {age:.3f} s old"
         if world.switches[site].up and not world.network.down_lately(site, vote.subject, window):
             return f"{site} says that {vote.subject} is down, and its path is up"
-        if not self.could_be_silent(vote.subject, site, 2 * window):
+        if not self._dozed(site) and not self.could_be_silent(vote.subject, site, 2 * window):
             return f"{site} says that {vote.subject} is down, whose heartbeats reach it"
         return None
+
+    def _dozed(self, site: str) -> bool:
+        """Has it just slept, and for so little that it need not call itself late? Its clock may have told it of silence
+        before its sockets told it of heartbeats."""
+        world, interval = self._world, self._world.setup.timing.interval_seconds
+        woke_at = world.mute_until.get(site, NEVER)
+        short = world.processes[site].slept_seconds <= LATE_FRACTION * self._window + interval
+        return short and world.now - woke_at <= interval
 
     def could_be_silent(self, source: str, target: str, seconds: float) -> bool:
         """May heartbeats of `source` have been missing at `target` within the last so many seconds?"""

@@ -82,7 +82,7 @@ class World:
             switch.on_taken, switch.on_change, switch.on_followed = self._taken, self._plane_changed, self._changed
         self.store.on_sent = self.judge.sent
         for hypervisor in self.hypervisors.values():
-            hypervisor.on_fence = self.judge.fencing
+            hypervisor.on_fence, hypervisor.on_promote = self.judge.fencing, self.judge.promoting
         self._clients = Clients(self)
         timeline.after(RESYNC_SECONDS, self._resync)
         self._changed()
