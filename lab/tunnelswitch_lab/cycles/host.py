@@ -16,7 +16,7 @@ from tunnelswitch_lab.testbed import Testbed
 
 RESTART_SECONDS = 1.0
 _LOOK_SECONDS = 0.2
-_BOOT_SECONDS = 10.0
+_BOOT_SECONDS = 30.0
 
 
 class Init:
