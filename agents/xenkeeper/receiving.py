@@ -173,6 +173,8 @@ class Copy:
             raise
         self.release()
         await self._wait_ended(END_SECONDS)
+        if not self._ended.is_set():
+            raise XlError("xl migrate-receive has not ended with its stream; look with ps, and xl list")
 
     def release(self) -> None:
         """Close the stream to xl, and the peer's connection."""
