@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tunnelswitch.pki.issue import CA
 from tunnelswitch_lab import layout as names
+from tunnelswitch_lab import sip_service
 from tunnelswitch_lab.guest.machine import MUTE
 from tunnelswitch_lab.layout import Layout, Site
 from tunnelswitch_lab.options import LabOptions
@@ -75,7 +76,7 @@ def _site(site: Site) -> str:
 
 
 def _service(layout: Layout, options: LabOptions) -> list[str]:
-    driver, tables = ("colo", _colo(layout, options)) if options.workload == "vm" else ("exec", _exec(layout))
+    driver, tables = ("colo", _colo(layout, options)) if options.workload == "vm" else ("exec", _exec(layout, options))
     return [
         _table(
             f"services.{SERVICE}",
@@ -90,12 +91,13 @@ def _service(layout: Layout, options: LabOptions) -> list[str]:
     ]
 
 
-def _exec(layout: Layout) -> list[str]:
+def _exec(layout: Layout, options: LabOptions) -> list[str]:
+    promote = sip_service.HERE if options.workload == "sip" else HOOKS
     directory = str(layout.service_directory / "{site}")
     return [
         _table(
             f"services.{SERVICE}.exec",
-            promote=[str(HOOKS / "promote"), directory],
+            promote=[str(promote / "promote"), directory],
             fence=[str(HOOKS / "fence"), directory],
             status=[str(HOOKS / "status"), directory],
             health=[],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab import netns
@@ -31,11 +32,15 @@ async def start(
         command += ["--realtime", str(realtime_priority)]
         started.append(spawn(server.service_namespace, command, name=f"service-{server.name}"))
     for proc in started:
-        pid_file = layout.service_state_directory(proc.site) / "service.pid"
-        try:
-            await netns.wait_for(lambda: _runs(proc, pid_file.exists), proc.name, _START_SECONDS)  # noqa: B023
-        except TimeoutError as error:
-            raise LabError(f"{error} (log: {proc.log})") from None
+        await wait_for(proc, layout.service_state_directory(proc.site) / "service.pid")
+
+
+async def wait_for(proc: Proc, sign: Path) -> None:
+    """Return when a copy has made the file that says it is there. Raises LabError if it does not in time."""
+    try:
+        await netns.wait_for(lambda: _runs(proc, sign.exists), proc.name, _START_SECONDS)
+    except TimeoutError as error:
+        raise LabError(f"{error} (log: {proc.log})") from None
 
 
 async def _runs(proc: Proc, says_so: Callable[[], bool]) -> bool:
