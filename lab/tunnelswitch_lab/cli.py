@@ -156,6 +156,29 @@ def run_series(
     _finish(run_experiment(RunOptions(lab, fault, out, runs, keep_failed)))
 
 
+@app.command()
+def call(
+    out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/call"),
+    caller: Annotated[str, typer.Option(help="sipp: a real SIP call; rtp: the lab's own sender")] = "sipp",
+    fault: Annotated[str, typer.Option(help=f"one of {', '.join(faults.FAULTS)}")] = "service-crash",
+    detect: Detect = "20x3",
+    name: Name = "call",
+) -> None:
+    """One call, one fault: jitter per packet, outage and loss as the caller received them, checked by tshark."""
+    from tunnelswitch_lab.calling import CALLERS, CallOptions, run_call
+
+    if caller not in CALLERS:
+        raise LabError(f"--caller {caller!r} is not known: {', '.join(CALLERS)}")
+    try:
+        faults.find(fault)
+    except ValueError as error:
+        raise LabError(str(error)) from None
+    interval_seconds, multiplier = parse_detect(detect)
+    check_machine()
+    lab = LabOptions(usable_layout(name).name, interval_seconds, multiplier)
+    _finish(run_call(CallOptions(lab, caller, fault, out)))
+
+
 @app.command("faults")
 def faults_(
     out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/faults"),

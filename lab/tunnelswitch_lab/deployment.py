@@ -11,6 +11,7 @@ from pathlib import Path
 from tunnelswitch.config.checks_services import UNPROTECTING_SECONDS
 from tunnelswitch.pki.issue import CA
 from tunnelswitch_lab import layout as names
+from tunnelswitch_lab import sip_service
 from tunnelswitch_lab.guest.machine import MUTE
 from tunnelswitch_lab.layout import Layout, Site
 from tunnelswitch_lab.options import LabOptions
@@ -84,7 +85,7 @@ def _site(site: Site, bridge: str) -> str:
 
 
 def _service(layout: Layout, options: LabOptions) -> list[str]:
-    makers = {"vm": ("colo", _colo), "xen": ("xen", _xen), "process": ("exec", _exec)}
+    makers = {"vm": ("colo", _colo), "xen": ("xen", _xen), "process": ("exec", _exec), "sip": ("exec", _exec)}
     driver, tables_of = makers[options.workload]
     tables = tables_of(layout, options)
     return [
@@ -117,12 +118,13 @@ def _output(options: LabOptions) -> str:
     )
 
 
-def _exec(layout: Layout, _: LabOptions) -> list[str]:
+def _exec(layout: Layout, options: LabOptions) -> list[str]:
+    promote = sip_service.HERE if options.workload == "sip" else HOOKS
     directory = str(layout.service_directory / "{site}")
     return [
         _table(
             f"services.{SERVICE}.exec",
-            promote=[str(HOOKS / "promote"), directory],
+            promote=[str(promote / "promote"), directory],
             fence=[str(HOOKS / "fence"), directory],
             status=[str(HOOKS / "status"), directory],
             health=[],

@@ -70,11 +70,16 @@ async def start_copy(
     command = [sys.executable, "-m", PROGRAM, *_arguments(layout, server, role, checkpoint_interval_ms, address)]
     command += ["--realtime", str(realtime_priority)]
     proc = spawn(server.service_namespace, command, name=f"service-{server.name}")
+    await wait_for(proc, pid_file)
+    return proc
+
+
+async def wait_for(proc: Proc, sign: Path) -> None:
+    """Return when a copy has made the file that says it is there. Raises LabError if it does not in time."""
     try:
-        await netns.wait_for(lambda: _runs(proc, pid_file.exists), proc.name, _START_SECONDS)
+        await netns.wait_for(lambda: _runs(proc, sign.exists), proc.name, _START_SECONDS)
     except TimeoutError as error:
         raise LabError(f"{error} (log: {proc.log})") from None
-    return proc
 
 
 def _repeat_quickly(server: Site) -> None:

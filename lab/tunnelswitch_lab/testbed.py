@@ -13,7 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from tunnelswitch_lab import agents, deployment, messaging, procs, service, status, switches, teardown, virtual, wiring
+from tunnelswitch_lab import (
+    agents,
+    deployment,
+    messaging,
+    procs,
+    service,
+    sip_service,
+    status,
+    switches,
+    teardown,
+    virtual,
+    wiring,
+)
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab.faults import Fault, Injector
 from tunnelswitch_lab.layout import Layout
@@ -163,10 +175,14 @@ class Testbed:
         chosen = workload or self.options.workload
         if chosen == "vm":
             await virtual.start(self.layout, self.spawn, held=(buffering or self.options.buffering) != "none")
-        elif chosen == "xen":
+            return
+        if chosen == "xen":
             await machines.start(self.layout, self.spawn)
+            return
+        await virtual.unplug(self.layout)
+        if chosen == "sip":
+            await sip_service.start(self.layout, self.spawn)
         else:
-            await virtual.unplug(self.layout)
             await service.start(self.layout, self.spawn, interval_ms, priority)
 
     async def start_standby(self, site: str) -> Proc:

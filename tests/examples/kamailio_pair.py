@@ -68,6 +68,8 @@ class Copy:
 
     def start(self) -> None:
         """What the unit does."""
+        if self.supervisor is not None:
+            self.supervisor.wait(WAIT_SECONDS)
         with self.log.open("ab") as log:
             command = self._here((f"{INSTALLED}/run", SETTINGS))
             self.supervisor = subprocess.Popen(command, stdout=log, stderr=log)
