@@ -32,8 +32,8 @@ _PCAP_HEADER_BYTES = 24
 
 
 class Recording:
-    """The processes of one run, writing into its directory. `services` are the addresses and ports that may answer, `ports`
-    those that the capture keeps."""
+    """The processes of one run, writing into its directory. `services` are the addresses and ports that may answer,
+    `ports` those that the capture keeps."""
 
     services: tuple[tuple[str, int], ...] = (SERVICE,)
     ports: tuple[int, ...] = (names.RTP_PORT,)
