@@ -50,6 +50,16 @@ def test_the_last_checkpoint_is_in_the_proof_and_the_gap_is_short(group: object)
     assert "alice asks for secondary" in "; ".join(world.record.evidence) or world.record.stamp.minor > 0
 
 
+def test_a_standby_that_is_up_before_the_commit_is_left_alone(world: Story) -> None:
+    """It resumes on the proof, and the record comes late: until then it is a copy that runs beside the active's word."""
+    standby = world.service.copies["secondary"].run
+    world.store.slow_seconds = 0.1
+    world.ask("secondary")
+    world.run(2.0)
+    assert world.answering_copies() == {"secondary"}
+    assert world.service.copies["secondary"].run == standby
+
+
 def test_without_the_first_checkpoint_nothing_is_closed(world: Story) -> None:
     world.service.linked = lambda: False
     asked_at = world.now

@@ -60,6 +60,7 @@ class HostedGroup:
         self._confirmed: Stamp | None = None
         self._read_at = 0.0
         self._peer_serving: Stamp | None = None
+        self._resumed_early: Stamp | None = None
         self._fence_at: float | None = None
         self._alone = Alone(gate, self.certificate, self.instances, member.started_at, READ_DEADLINE_SECONDS)
         self._repeat_at = 0.0
@@ -277,6 +278,7 @@ class HostedGroup:
         seen = instance.seen
         ours = names_run(record.standby_run, seen.service, seen.run) and seen.role == "standby"
         if ours and self.gate.seen and not self.gate.open and now >= instance.busy_until:
+            self._resumed_early = record.stamp
             self._promote(instance, record, Reason.OPERATOR, now)
 
     def _promote(self, instance: Instance, record: GroupRecord, reason: Reason, now: float) -> None:
@@ -331,7 +333,7 @@ class HostedGroup:
     def _follow(self, record: GroupRecord, now: float) -> None:
         self._fence_at = None
         self.gate.want(record.stamp, record.active)
-        if self.gate.open or self._peer_serving != record.stamp:
+        if self.gate.open or self._peer_serving != record.stamp or self._resumed_early == record.stamp:
             return
         for instance in self.instances.values():
             seen = instance.seen

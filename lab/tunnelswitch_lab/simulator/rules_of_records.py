@@ -98,8 +98,10 @@ def planned_loses_nothing(judge: Judge, before: GroupRecord, after: GroupRecord)
     world, old = judge.world, before.active
     until = world.now if old in {one.site for one in world.reached} else judge.served_until.get(old, float("-inf"))
     for name, part in world.hypervisors.items():
-        named = (at for run, at in part.holds_until.items() if names_run(after.active_run, name, run))
-        held = max(named, default=float("-inf"))
+        run = part.copies[after.active].run
+        if not names_run(after.active_run, name, run):
+            continue  # another copy is in its place, and is not asked to take over: the old one gets its clients back
+        held = part.holds_until.get(run, float("-inf"))
         if held < until:
             return f"{after.active} lacks the last {until - held:.3f} s of {name}, which {old} served"
     return None
