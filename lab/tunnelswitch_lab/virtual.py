@@ -71,8 +71,8 @@ async def start_copy(
         console=console,
         kvm=kvm_works(),
     )
-    # Three sites share the cores of one machine: left behind the switches, it would stand still longer at checkpoints.
-    nice = procs.WORKLOAD_NICE
+    # Behind the switches it would stand still longer at checkpoints, and wake up later.
+    nice = procs.FURNITURE_NICE
     proc = spawn(server.namespace, command(qemu, made, machine), name=f"service-{server.name}", nice=nice)
 
     async def listening() -> bool:
