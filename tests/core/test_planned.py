@@ -51,7 +51,7 @@ def test_the_last_checkpoint_is_in_the_proof_and_the_gap_is_short(group: object)
 
 
 def test_a_standby_that_is_up_before_the_commit_is_left_alone(world: Story) -> None:
-    """It resumes on the proof, and the record comes late: until then it is a copy that runs beside the active's word."""
+    """It resumes on the proof, and the record comes late: until then a second copy runs, behind a closed gate."""
     standby = world.service.copies["secondary"].run
     world.store.slow_seconds = 0.1
     world.ask("secondary")
