@@ -46,6 +46,19 @@ def test_settled_only_when_the_data_plane_follows(gate: Gate) -> None:
     assert gate.settled(MINE)
 
 
+def test_closed_only_when_the_data_plane_follows(gate: Gate) -> None:
+    assert not gate.closed
+    gate.receive(DataPlaneSeen({"voip": MINE}, frozenset()), 0.0)
+    assert not gate.open
+    assert not gate.closed, "a vswitchd that hangs still carries what OVSDB holds no longer"
+    gate.want(MINE, None)
+    assert gate.step(0.0) is not None, "so it is to be confirmed"
+    gate.receive(SwitchApplied("voip", MINE, frozenset(), 0.0, 0.0, 0.0), 0.0)
+    assert gate.closed
+    gate.receive(DataPlaneLost("gone"), 0.0)
+    assert not gate.closed
+
+
 def test_stored_higher_is_fenced_and_nothing_is_sent(gate: Gate) -> None:
     gate.receive(DataPlaneSeen({"voip": NEWER}, frozenset({"t2-pbx"})), 0.0)
     assert gate.fenced

@@ -50,11 +50,14 @@ def test_the_last_checkpoint_is_in_the_proof_and_the_gap_is_short(group: object)
     assert "alice asks for secondary" in "; ".join(world.record.evidence) or world.record.stamp.minor > 0
 
 
-def test_a_standby_that_is_up_before_the_commit_is_left_alone(world: Story) -> None:
-    """It resumes on the proof, and the record comes late: until then a second copy runs, behind a closed gate."""
+def test_the_standby_waits_for_the_record(world: Story) -> None:
+    """Resumed on the proof alone it would be nobody's standby any more, should the commit never come."""
     standby = world.service.copies["secondary"].run
     world.store.slow_seconds = 0.1
     world.ask("secondary")
+    world.run(0.08)
+    assert world.said(Proof)
+    assert world.service.copies["secondary"].role == "standby"
     world.run(2.0)
     assert world.answering_copies() == {"secondary"}
     assert world.service.copies["secondary"].run == standby

@@ -59,6 +59,7 @@ class Gate:
         self.foreign: frozenset[str] = frozenset()
         self.applied: Stamp | None = None
         self.error = ""
+        self._carries = False  # the data plane may still have what OVSDB holds no longer
         self._want: tuple[Stamp, str | None] | None = None
         self._sent: _Sent | None = None
         self._conflicts = 0
@@ -69,6 +70,11 @@ class Gate:
     def open(self) -> bool:
         """Does at least one client tunnel end exist here?"""
         return bool(self.present)
+
+    @property
+    def closed(self) -> bool:
+        """Is it known that nobody is carried here? OVSDB without a tunnel end is not yet a data plane without one."""
+        return self.seen and not self.present and not self._carries
 
     @property
     def fenced(self) -> bool:
@@ -126,6 +132,8 @@ class Gate:
         self.present = seen.present & self.ends.keys()
         self.broken = seen.broken & self.ends.keys()
         self.foreign = seen.foreign & self.ends.keys()
+        if self.present and not self._carries:
+            self._carries, self.applied = True, None
 
     def _lost(self) -> None:
         self.seen = False
@@ -138,6 +146,7 @@ class Gate:
         if self.stored is None or result.stamp >= self.stored:
             self.stored, self.present = result.stamp, result.present & self.ends.keys()
             self.broken = frozenset()
+            self._carries = bool(self.present)
         if (
             self._want is not None
             and self._want[0] == result.stamp

@@ -60,7 +60,6 @@ class HostedGroup:
         self._confirmed: Stamp | None = None
         self._read_at = 0.0
         self._peer_serving: Stamp | None = None
-        self._resumed_early: Stamp | None = None
         self._fence_at: float | None = None
         self._alone = Alone(gate, self.certificate, self.instances, member.started_at, READ_DEADLINE_SECONDS)
         self._repeat_at = 0.0
@@ -86,8 +85,6 @@ class HostedGroup:
                 self._repeat_at = now
             case Applied() | Proof() if event.group == self.group.name and self.record is not None:
                 self.certificate.hear(event, self.record, now)
-                if isinstance(event, Proof):
-                    self._resume_early(event, self.record, now)
             case Serving() if event.group == self.group.name:
                 self._peer_serving = event.stamp
             case Handover() if event.group == self.group.name:
@@ -266,26 +263,9 @@ class HostedGroup:
             return
         if record.active_run and not names_run(record.active_run, seen.service, seen.run):
             return  # it started after the record was written: it holds nobody's state
-        self._promote(instance, record, record.reason, now)
-
-    def _resume_early(self, proof: Proof, record: GroupRecord, now: float) -> None:
-        """The active has closed for good, and this site holds all that clients saw: resuming behind a closed gate is
-        free, and need not wait for the commit. If that never comes, the old active is re-armed, and this copy ended."""
-        instance = self.instances.get(proof.service)
-        planned = record.in_sync and (proof.site, proof.stamp) == (record.active, record.stamp) and proof.gate_closed
-        if instance is None or not planned or not proof.final_checkpoint or record.active == self.site:
-            return
-        seen = instance.seen
-        ours = names_run(record.standby_run, seen.service, seen.run) and seen.role == "standby"
-        if ours and self.gate.seen and not self.gate.open and now >= instance.busy_until:
-            self._resumed_early = record.stamp
-            self._promote(instance, record, Reason.OPERATOR, now)
-
-    def _promote(self, instance: Instance, record: GroupRecord, reason: Reason, now: float) -> None:
-        seen = instance.seen
         instance.promote_attempts += 1
         instance.busy_until = now + DRIVER_DEADLINE_SECONDS
-        self._actions.append(Promote(seen.service, seen.run, record.stamp, reason, DRIVER_DEADLINE_SECONDS))
+        self._actions.append(Promote(seen.service, seen.run, record.stamp, record.reason, DRIVER_DEADLINE_SECONDS))
 
     def _say_serving(self, record: GroupRecord) -> None:
         decision = (record.stamp.epoch, record.stamp.decision_id)
@@ -322,7 +302,7 @@ class HostedGroup:
     def fit(self, now: float) -> bool:
         """May this site's watchdog be kicked (PROTOCOL A3)? Not while the gate may be open although this site should
         have closed it by now: then its host has to die."""
-        if self.gate.seen and not self.gate.open:
+        if self.gate.closed:
             return True
         record = self.record
         voters = record.voters if record is not None else self.group.voters
@@ -333,7 +313,7 @@ class HostedGroup:
     def _follow(self, record: GroupRecord, now: float) -> None:
         self._fence_at = None
         self.gate.want(record.stamp, record.active)
-        if self.gate.open or self._peer_serving != record.stamp or self._resumed_early == record.stamp:
+        if self.gate.open or self._peer_serving != record.stamp:
             return
         for instance in self.instances.values():
             seen = instance.seen

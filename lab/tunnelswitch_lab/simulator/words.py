@@ -88,6 +88,8 @@ class Words:
 
     def _alive(self, beat: Heartbeat) -> str | None:
         since = self._world.now - self._alive_seconds
+        if self._world.mute_until.get(beat.site, NEVER) > since:
+            return None  # it has slept, and counts others' silence from when it woke
         for seen in beat.observations:
             if seen.bus is Bus.ALIVE and self._spoke_at.get(seen.subject, NEVER) < since:
                 return f"{beat.site} says that {seen.subject} is alive, which has said nothing for long"
