@@ -22,7 +22,7 @@ HOOK_TIMEOUT_SECONDS = 2.0
 # An active without a majority closes itself after this; slow detection needs more, for no window may exceed it.
 FENCE_AFTER_SECONDS = 1.0
 # An emulated Xen holds its guest longer than a client is usually without an answer.
-UNANSWERED_SECONDS = {"process": 0.5, "vm": 0.5, "xen": 15.0}
+UNANSWERED_SECONDS = {"process": 0.5, "sip": 0.5, "vm": 0.5, "xen": 15.0}
 
 
 def write(layout: Layout, options: LabOptions) -> Path:
