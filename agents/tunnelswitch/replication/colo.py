@@ -23,7 +23,7 @@ from tunnelswitch.core.events import (
     PromotionFailed,
 )
 from tunnelswitch.errors import DriverError
-from tunnelswitch.ports import Emit
+from tunnelswitch.ports import Emit, uncounted
 from tunnelswitch.replication import colo_qmp as qmp
 from tunnelswitch.replication.colo_link import RefusedError
 from tunnelswitch.replication.colo_qmp import Mode
@@ -36,10 +36,6 @@ QUIT_SECONDS = 0.3
 # A checkpoint that is not urgent is waited for if it comes within this: one more would be one more pause.
 PATIENT_MS = 500
 _SERVES_POLL_SECONDS = 0.001
-
-
-def _ignore(kind: str) -> None:
-    """Count nothing."""
 
 
 class ColoDriver:
@@ -61,7 +57,7 @@ class ColoDriver:
         options: Colo,
         site: str,
         emit: Emit,
-        count: Callable[[str], None] = _ignore,
+        count: Callable[[str], None] = uncounted,
         output: Output | None = None,
     ) -> None:
         self._service = service
@@ -128,7 +124,7 @@ class ColoDriver:
         now = asyncio.get_running_loop().time
         started_at = now()
         watch.promoting = True
-        watch.leave_memory()
+        watch.huge_pages.leave()
         try:
             await self._take_over(running, started_at + action.deadline_seconds)
             watch.note_promoted()

@@ -1,16 +1,21 @@
-"""How much memory QEMU holds. A primary of QEMU 11.1 grows by some 94 KiB with every checkpoint and gives nothing back.
+"""The memory of QEMU: how much it holds, and a standby's in huge pages.
 
+A primary of QEMU 11.1 grows by some 94 KiB with every checkpoint and gives nothing back.
 It only says so. What helps is another process: the standby has not grown, so a planned move to it and a fresh standby
 at the old site begin anew, at a time that an operator chooses; ending protection would leave the memory where it is.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import structlog
+
+from tunnelswitch.adapters import hugepages
+from tunnelswitch.errors import DriverError
 
 NEAR = 0.8
 _RESIDENT = 1  # columns of proc_pid_statm(5), in pages
@@ -57,3 +62,31 @@ class MemoryWatch:
     def figures(self) -> dict[str, float]:
         """For `telemetry.machines`."""
         return {"machine_resident_bytes": self.resident_bytes, "machine_resident_limit_bytes": self.limit_bytes}
+
+
+class HugePages:
+    """A standby's memory, once for each run: promoted, QEMU first gives back its second copy of the machine's whole
+    memory, and that is soon done in huge pages."""
+
+    def __init__(self, service: str, site: str) -> None:
+        self._run = ""
+        self._task: asyncio.Task[None] | None = None
+        self._log = structlog.get_logger(__name__).bind(service=service, site=site)
+
+    def begin(self, run: str, pid: int) -> None:
+        """Move the memory of this run, if that was not begun before."""
+        if run != self._run:
+            self._run = run
+            self._task = asyncio.create_task(self._collapse(pid))
+
+    def leave(self) -> None:
+        """Stop: QEMU is needed."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _collapse(self, pid: int) -> None:
+        try:
+            moved = await hugepages.collapse(pid)
+            self._log.info("memory_in_huge_pages", moved_bytes=moved)
+        except DriverError as error:
+            self._log.warning("memory_in_small_pages", problem=error.diagnostics())

@@ -17,7 +17,6 @@ from typing import Any
 
 import structlog
 
-from tunnelswitch.adapters import hugepages
 from tunnelswitch.config import Colo, Output
 from tunnelswitch.core.events import RunExited, ServiceSeen
 from tunnelswitch.core.facts import CheckpointSeen
@@ -25,7 +24,7 @@ from tunnelswitch.errors import DriverError
 from tunnelswitch.ports import Emit
 from tunnelswitch.replication import colo_qmp as qmp
 from tunnelswitch.replication.colo_link import LostError, QmpLink
-from tunnelswitch.replication.colo_memory import MemoryWatch
+from tunnelswitch.replication.colo_memory import HugePages, MemoryWatch
 from tunnelswitch.replication.colo_meter import DeviceMeter
 from tunnelswitch.replication.colo_output import OutputHold
 from tunnelswitch.replication.colo_protect import Protector
@@ -62,6 +61,7 @@ class MachineWatch:
         self.machine = Machine(service)
         self.output = None if output is None else OutputHold(service, output, self._changed, count)
         self.memory = MemoryWatch(service, options.memory_limit_mb << 20, count)
+        self.huge_pages = HugePages(service, site)
         self.running: WatchedRun | None = None
         self.link: QmpLink | None = None
         self.promoting = False
@@ -81,8 +81,6 @@ class MachineWatch:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._halting: asyncio.Task[None] | None = None
-        self._collapsing: asyncio.Task[None] | None = None
-        self._collapsed_run = ""
 
     # ------------------------------------------------------------------ life
 
@@ -97,7 +95,7 @@ class MachineWatch:
         await self.protector.close()
         if self._halting is not None:
             await asyncio.wait({self._halting}, timeout=self._options.timeout_seconds)
-        self.leave_memory()
+        self.huge_pages.leave()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -218,9 +216,8 @@ class MachineWatch:
                 self.output.committed()
             if checkpoint.role == "standby":
                 self._halting = asyncio.create_task(self._halt())
-                if self._collapsed_run != self.machine.run and self.running is not None:
-                    self._collapsed_run = self.machine.run
-                    self._collapsing = asyncio.create_task(self._collapse(self.running.pid))
+                if self.running is not None:
+                    self.huge_pages.begin(self.machine.run, self.running.pid)
         if name in (qmp.COLO_EXIT, qmp.MIGRATION):
             self._wake.set()
 
@@ -230,24 +227,11 @@ class MachineWatch:
         with contextlib.suppress(DriverError):  # it runs along until the next checkpoint
             await self.ask(qmp.HALT, self._options.timeout_seconds)
 
-    async def _collapse(self, pid: int) -> None:
-        """Promoted, QEMU first gives back its second copy of the machine's whole memory: soon done in huge pages."""
-        try:
-            moved = await hugepages.collapse(pid)
-            self._log.info("memory_in_huge_pages", moved_bytes=moved)
-        except DriverError as error:
-            self._log.warning("memory_in_small_pages", problem=error.diagnostics())
-
-    def leave_memory(self) -> None:
-        """Stop making huge pages: QEMU is needed."""
-        if self._collapsing is not None:
-            self._collapsing.cancel()
-
     def _exited(self, watched: WatchedRun) -> None:
         self._ended_runs.append(watched.run)
         self._emit(RunExited(self._service, watched.run))
         if watched is self.running:
-            self.leave_memory()
+            self.huge_pages.leave()
             self.running = None
             self._version += 1
             self.protector.forget()

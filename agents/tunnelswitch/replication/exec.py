@@ -23,15 +23,11 @@ from tunnelswitch.core.events import (
     PromotionFailed,
 )
 from tunnelswitch.errors import DriverError
-from tunnelswitch.ports import Emit
+from tunnelswitch.ports import Emit, uncounted
 from tunnelswitch.replication.hooks import HookResult, Hooks
 from tunnelswitch.replication.watching import Answer, ServiceWatch, wait_for
 
 _LOOK_AGAIN_SECONDS = 0.05
-
-
-def _ignore(kind: str) -> None:
-    """Count nothing."""
 
 
 class ExecDriver:
@@ -45,7 +41,7 @@ class ExecDriver:
     """
 
     def __init__(
-        self, service: str, options: Exec, site: str, emit: Emit, count: Callable[[str], None] = _ignore
+        self, service: str, options: Exec, site: str, emit: Emit, count: Callable[[str], None] = uncounted
     ) -> None:
         self._service = service
         self._options = options

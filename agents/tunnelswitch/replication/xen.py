@@ -24,21 +24,15 @@ from tunnelswitch.core.events import (
     PromotionFailed,
 )
 from tunnelswitch.errors import DriverError
-from tunnelswitch.ports import Emit
+from tunnelswitch.ports import Emit, uncounted
 from tunnelswitch.replication.xen_link import KeeperLink, KeeperMessage
 from tunnelswitch.replication.xen_state import Guest
+from tunnelswitch.telemetry.families import DRIVER_PROBLEM_KINDS
 
 ABSENT_POLL_SECONDS = 0.25
 # The keeper's own limit comes first, so that its reason is heard.
 ANSWER_SECONDS = 0.2
-PROBLEM_KINDS = (
-    *("refused", "sync_failed", "peer_lost", "stream_ended", "receive_failed", "unasked_failover", "stale_removed"),
-    *("xl_failed", "no_watch", "keeper_failed"),
-)
-
-
-def _ignore(kind: str) -> None:
-    """Count nothing."""
+PROBLEM_KINDS = DRIVER_PROBLEM_KINDS["xen"]
 
 
 class XenDriver:
@@ -54,7 +48,7 @@ class XenDriver:
     health_failures = 0  # nobody looks into the guest
 
     def __init__(
-        self, service: str, options: Xen, site: str, emit: Emit, count: Callable[[str], None] = _ignore
+        self, service: str, options: Xen, site: str, emit: Emit, count: Callable[[str], None] = uncounted
     ) -> None:
         self._service, self._site, self._options = service, site, options
         self._path = Path(options.keeper_socket.replace("{site}", site))
