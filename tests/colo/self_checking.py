@@ -1,9 +1,9 @@
 """A machine that checks its own memory: a boot sector which never trusts what it wrote.
 
-96 pages hold the number of the round: odd pages in their first 32 bytes, with zeros behind, the others all over. A round
-goes through them, finds in each what the round before has written, or says X on the debug console and halts, and writes
-its own number there. After every round it says a dot. A page that is not of the same moment as the others, or as the
-processor, is found within one round.
+96 pages hold the number of the round: odd pages in their first 32 bytes, with zeros behind, the others all over. A
+round goes through them, finds in each what the round before has written, or says X on the debug console and halts, and
+writes its own number there. After every round it says a dot. A page that is not of the same moment as the others, or
+as the processor, is found within one round.
 """
 
 from __future__ import annotations

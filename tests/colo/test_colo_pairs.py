@@ -261,3 +261,14 @@ async def test_the_state_of_protection_is_told_with_its_reason(machines: Machine
     await until(lambda: first.seen.protection is Protection.PROTECTED and second.seen.in_sync)
     assert (first.seen.why, second.seen.why) == ("", "")
     assert any(seen.protection is Protection.SYNCING and seen.why for seen in second.of(ServiceSeen))
+
+
+async def test_a_machine_near_its_memory_limit_is_told_as_outgrown(machines: Machines) -> None:
+    first, second = await machines.protected(memory_limit_mb=1)
+    await until(lambda: first.seen.outgrown)
+    assert first.counts["memory"] == 1
+    assert first.seen.protection is Protection.PROTECTED
+    await machines.unwatch("two")
+    second = await machines.watch("two", memory_limit_mb=0)
+    await until(lambda: second.seen.in_sync)
+    assert not second.seen.outgrown

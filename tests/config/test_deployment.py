@@ -231,6 +231,11 @@ CASES = {
         changed('status = ["/usr/local/lib/pbx/status"]', 'status = "/usr/local/lib/pbx/status"'),
         'services.pbx.exec.status: is "/usr/local/lib/pbx/status"; give a list of strings',
     ),
+    "relief of a group that does not move": (
+        changed('relief = "manual"', 'relief = "automatic"').replace("automatic = true", "automatic = false"),
+        'groups.voip.policy.relief: is "automatic", and policy.automatic is false: nothing moves by itself; '
+        'set it to "manual"',
+    ),
     "failback of a group that does not move": (
         changed('failback = "manual"', 'failback = "automatic"').replace("automatic = true", "automatic = false"),
         'groups.voip.policy.failback: is "automatic", and policy.automatic is false: nothing moves by itself; '

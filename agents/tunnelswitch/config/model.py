@@ -80,6 +80,7 @@ class Policy(_Table, frozen=True):
     failback: Annotated[Literal["manual", "automatic"], Meta(description='"manual" or "automatic"')] = "manual"
     failback_after_seconds: Annotated[float, Meta(ge=0, le=604800, description="seconds from 0 to 604800")] = 300.0
     hysteresis_seconds: Annotated[float, Meta(ge=0, le=3600, description="seconds from 0 to 3600")] = 5.0
+    relief: Annotated[Literal["manual", "automatic"], Meta(description='"manual" or "automatic"')] = "manual"
 
     @property
     def failback_seconds(self) -> float | None:
@@ -284,4 +285,5 @@ class Deployment(_Table, frozen=True):
             automatic=group.policy.automatic,
             hysteresis_seconds=group.policy.hysteresis_seconds,
             failback_after_seconds=group.policy.failback_seconds,
+            relief=group.policy.relief == "automatic",
         )

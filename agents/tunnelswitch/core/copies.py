@@ -94,6 +94,7 @@ class Instance:
             degraded=bool(why) and seen.protection is Protection.PROTECTED,
             progress=seen.progress,
             why=why[:WHY_MAX],
+            outgrown=seen.outgrown,
         )
 
     def _why(self, now: float) -> str:

@@ -27,7 +27,6 @@ from tunnelswitch.core.facts import (
     Reason,
     Serving,
 )
-from tunnelswitch.core.failback import Failback
 from tunnelswitch.core.gate import Gate, running_at
 from tunnelswitch.core.housekeeping import Housekeeping
 from tunnelswitch.core.keeping import News, RecordKeeper, signed
@@ -35,6 +34,7 @@ from tunnelswitch.core.marks import Marks
 from tunnelswitch.core.moving import Move
 from tunnelswitch.core.saying import Sayings
 from tunnelswitch.core.stamp import Stamp
+from tunnelswitch.core.standing import StandingWishes
 from tunnelswitch.core.wishes import Wishes
 
 RECONCILE_SECONDS = 1.0
@@ -59,7 +59,7 @@ class GroupDecider:
         self._unix = unix_offset_seconds
         self._marks = Marks(evidence, gate)
         self._house = Housekeeping(evidence, unix_offset_seconds)
-        self._failback = Failback(evidence)
+        self._standing = StandingWishes(evidence)
         self._wishes = Wishes(evidence, self._say, self._policy_against)
         self._sayings = Sayings(gate.site, self.group.name)
         self._counter = 0
@@ -112,7 +112,7 @@ class GroupDecider:
                 self._wishes.hear(event, self.record, now)
             case HandoverRefused():
                 if self._wishes.refused(event, self.record, now):
-                    self._failback.again()
+                    self._standing.again()
             case PromoteFailed():
                 self._say(now, "alarm", f"{event.site} could not take over under {event.stamp}: {event.error}")
                 self.evidence.promote_failed = event
@@ -180,7 +180,7 @@ class GroupDecider:
             self._actions.append(read)
 
     def _conclude(self, record: GroupRecord, now: float) -> None:
-        verdict = self.evidence.conclude(record, now) or self._failback.verdict(record, now)
+        verdict = self.evidence.conclude(record, now) or self._standing.verdict(record, now)
         if verdict is None:
             half = self.evidence.half_seen(record, now)
             if half:
@@ -372,7 +372,7 @@ class GroupDecider:
     def deadline(self) -> float:
         """When time alone may change something."""
         first = self._reconcile_at
-        for time in (self.kept.deadline(), self.gate.deadline(), self._house.due_at, self._failback.due_at):
+        for time in (self.kept.deadline(), self.gate.deadline(), self._house.due_at, self._standing.due_at):
             if time is not None and time < first:
                 first = time
         return first

@@ -121,7 +121,7 @@ class SwitchFailed:
 class ServiceSeen:
     """The driver's word on the local instance. An empty run means that there is none. `progress` (0 to 1) is how much
     of a copy under way the peer has; `why` what is missing to a sound protection: said of one that is protected, it is
-    degraded."""
+    degraded. `outgrown`: its process nears its memory limit."""
 
     service: str
     run: str
@@ -131,6 +131,7 @@ class ServiceSeen:
     checkpoint_sequence: int = 0
     progress: float = 0.0
     why: str = ""
+    outgrown: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ class ServiceStatus:
     """One service as its server site hosts it. `run` names one start of the process; `gate_open` says whether clients
     can reach it through this site; `self_fenced` that the site keeps it from them for good under its stamp. `degraded`:
     protected, but not as it should be; `progress` is the part (0 to 1) of a copy under way that the peer has; `why`
-    says in words what is missing to a sound protection."""
+    says in words what is missing to a sound protection; `outgrown`: its process nears what it may hold in memory."""
 
     service: str
     group: str
@@ -125,6 +125,7 @@ class ServiceStatus:
     degraded: bool = False
     progress: float = 0.0
     why: str = ""
+    outgrown: bool = False
 
     @property
     def state(self) -> str:

@@ -40,7 +40,8 @@ class Service:
 @dataclass(frozen=True, slots=True)
 class Group:
     """Services that move together. The epoch belongs to the group. `failback_after_seconds`: the group goes back to its
-    preferred site by itself when that has been in sync for so long; None: an operator moves it."""
+    preferred site by itself when that has been in sync for so long; None: an operator moves it. `relief`: it leaves a
+    copy that nears its memory limit."""
 
     name: str
     preferred: str
@@ -51,6 +52,7 @@ class Group:
     automatic: bool = True
     hysteresis_seconds: float = 5.0
     failback_after_seconds: float | None = None
+    relief: bool = False
 
     @property
     def servers(self) -> tuple[str, str]:

@@ -1,8 +1,9 @@
 """The memory of QEMU: how much it holds, and a standby's in huge pages.
 
 A primary of QEMU 11.1 grows by some 94 KiB with every checkpoint and gives nothing back.
-It only says so. What helps is another process: the standby has not grown, so a planned move to it and a fresh standby
-at the old site begin anew, at a time that an operator chooses; ending protection would leave the memory where it is.
+What helps is another process: the standby has not grown, so a planned move to it and a fresh standby at the old site
+begin anew; ending protection would leave the memory where it is. Here it is only told: who moves is the operator, or
+the switcher where the policy says so (`relief`).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class MemoryWatch:
         self.resident_bytes = 0
         self.limit_bytes = limit_bytes
         self._count = count
-        self._near = False
+        self.near = False
         self._log = structlog.get_logger(__name__).bind(service=service)
 
     def look(self, pid: int) -> None:
@@ -45,7 +46,7 @@ class MemoryWatch:
         except (OSError, IndexError, ValueError):
             self.resident_bytes = 0
         near = bool(self.limit_bytes) and self.resident_bytes >= NEAR * self.limit_bytes
-        if near and not self._near:
+        if near and not self.near:
             self._count("memory")
             self._log.warning(
                 "memory_near_limit",
@@ -53,11 +54,11 @@ class MemoryWatch:
                 limit_mb=self.limit_bytes >> 20,
                 remedy="move the group to its standby and start a fresh QEMU here (docs/buffering.md)",
             )
-        self._near = near
+        self.near = near
 
     def forget(self) -> None:
         """The process has ended."""
-        self.resident_bytes, self._near = 0, False
+        self.resident_bytes, self.near = 0, False
 
     def figures(self) -> dict[str, float]:
         """For `telemetry.machines`."""

@@ -39,6 +39,7 @@ class Machine:
     """The local copy. An empty run means that there is none.
 
     Attributes:
+        outgrown: its process nears its memory limit.
         output_ready: its output can be held back, or need not be.
         output_covered: output has been held since before the last checkpoint, or need not be.
     """
@@ -60,6 +61,7 @@ class Machine:
         self.stopped_at: float | None = None
         self.peer_lost = False
         self.stream_ended = False
+        self.outgrown = False
         self.output_ready = self.output_covered = True
 
     def found(self, run: str) -> None:
@@ -170,4 +172,4 @@ class Machine:
         """The event that says all this."""
         known = (self.service, self.run, self.role, self.protection, self.in_sync, self.sequence)
         progress = self.progress if self.role == "active" and self.protection is Protection.SYNCING else 0.0
-        return ServiceSeen(*known, progress=progress, why=self.why)
+        return ServiceSeen(*known, progress=progress, why=self.why, outgrown=self.outgrown)

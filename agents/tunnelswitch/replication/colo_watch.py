@@ -254,6 +254,7 @@ class MachineWatch:
             self.machine.output_ready, self.machine.output_covered = self.output.ready, self.output.held.covered
         if self.machine.run and not self.machine.known:
             return
+        self.machine.outgrown = self.memory.near
         seen = self.machine.seen()
         if self._told is None or _but_sequence(seen) != _but_sequence(self._told):
             self._told = seen

@@ -26,7 +26,7 @@ LATE_SECONDS = 1.2
 @dataclass(slots=True)
 class Copy:
     """One copy. `synced_with` is the run whose state it holds (its own for one that serves). `behind`: that run has
-    told clients things since, of which this copy knows nothing."""
+    told clients things since, of which this copy knows nothing. `outgrown`: its process nears its memory limit."""
 
     service: str
     site: str
@@ -35,6 +35,7 @@ class Copy:
     synced_with: str
     peer_lost: bool = False
     behind: bool = False
+    outgrown: bool = False
 
     @property
     def alive(self) -> bool:
@@ -106,7 +107,10 @@ class Hypervisor:
             protection = Protection.PROTECTED if linked else Protection.UNPROTECTED
         else:
             protection = Protection.PROTECTED if copy.alive else Protection.STOPPED
-        return events.ServiceSeen(self.service, copy.run, copy.role, protection, protection is Protection.PROTECTED)
+        in_sync = protection is Protection.PROTECTED
+        return events.ServiceSeen(
+            self.service, copy.run, copy.role, protection, in_sync, outgrown=copy.alive and copy.outgrown
+        )
 
     def say(self) -> None:
         for site in self.servers:

@@ -88,6 +88,8 @@ def asked_for(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | No
     group = judge.world.group
     if group.failback_after_seconds is not None and after.active == group.preferred:
         return None
+    if group.relief and any(part.copies[before.active].outgrown for part in judge.world.hypervisors.values()):
+        return None
     return f"nobody asked under {before.stamp} that {after.active} serve"
 
 
