@@ -111,6 +111,7 @@ def test_what_is_not_as_it_must_be_is_said_and_a_router_that_stops_broadcasts_is
     assert problems([], [flat, between]) == []
     assert "clients were not answered" in problems([], [replace(flat, downtime_seconds=None)])[0]
     assert "clients were answered" in problems([], [replace(between, downtime_seconds=0.1)])[0]
+    assert problems([], [replace(between, problem="no lab")]) == ["metro garp between subnets: no lab"]
     assert "nothing was announced" in problems([], [replace(between, moved_to=None)])[0]
 
 

@@ -68,14 +68,16 @@ class Far(Redirected):
 @dataclass(frozen=True)
 class Announced:
     """What became of the clients of one announcement. `watched_seconds` after the fault; `downtime_seconds` is None if
-    the other copy never answered in that time, and `last_answer_seconds` is when the last answer of all came."""
+    the other copy never answered in that time, and `last_answer_seconds` is when the last answer of all came.
+    `problem` says why nothing could be seen."""
 
     distance: str
     method: str
-    watched_seconds: float
-    moved_to: str | None
-    downtime_seconds: float | None
-    last_answer_seconds: float | None
+    watched_seconds: float = 0.0
+    moved_to: str | None = None
+    downtime_seconds: float | None = None
+    last_answer_seconds: float | None = None
+    problem: str = ""
 
     @property
     def answered(self) -> bool:
@@ -86,12 +88,12 @@ class Announced:
 async def announce(
     bed: Testbed, distance: Distance, weather: Weather | None, method: Garp, interval_ms: float, place: Path
 ) -> Announced:
-    """Lose the active host under one method and watch the clients. Raises LabError if it cannot be done."""
+    """Lose the active host under one method and watch the clients."""
     await asyncio.to_thread(place.mkdir, parents=True, exist_ok=True)
     try:
         files = await measure(bed, Far(method, interval_ms, weather, place), FAULT, place)
-    except (OSError, LookupError, RuntimeError, TimeoutError) as error:
-        raise LabError(f"{distance.name}, {method.name}: {error}") from error
+    except (LabError, OSError, LookupError, RuntimeError, TimeoutError) as error:
+        return Announced(distance.name, method.name, problem=str(error))
     return look(distance.name, method.name, files)
 
 

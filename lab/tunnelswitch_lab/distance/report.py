@@ -73,7 +73,9 @@ def problems(failovers: Iterable[Mapping[str, Any]], announced: Iterable[Announc
             downtime, most = row["downtime_seconds"]["median"], row["allowed_seconds"]
             wrong.append(f"{head}: {downtime * 1e3:.1f} ms without service, more than {most * 1e3:.1f}")
     for seen in announced:
-        if seen.moved_to is None:
+        if seen.problem:
+            wrong.append(f"{seen.distance} {seen.method}: {seen.problem}")
+        elif seen.moved_to is None:
             wrong.append(f"{seen.distance} {seen.method}: nothing was decided, so nothing was announced")
         elif seen.answered is (seen.method == GarpBetweenSubnets.name):
             wrong.append(f"{seen.distance} {seen.method}: clients were {'' if seen.answered else 'not '}answered")
@@ -114,7 +116,7 @@ def announcement_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for place in summary["distances"]:
         for seen in place["announcements"]:
-            told = f"no answer in {seen['watched_seconds']:.0f} s"
+            told = "failed" if seen["problem"] else f"no answer in {seen['watched_seconds']:.0f} s"
             if seen["downtime_seconds"] is not None:
                 told = _ms(seen["downtime_seconds"])
             rows.append((place["name"], seen["method"], seen["moved_to"] or "nobody", told))

@@ -125,7 +125,9 @@ async def _announce_all(bed: Testbed, options: WanOptions, progress: Progress) -
             weather = options.line.weather(distance)
             seen = await announce(bed, distance, weather, method, options.lab.interval_seconds * 1000, place)
             found.append(seen)
-            told = f"{seen.downtime_seconds * 1000:.1f} ms" if seen.downtime_seconds else "no answer"
-            progress(f"{distance.name} {method.name}: {told} in {seen.watched_seconds:.0f} s")
+            told = f"no answer in {seen.watched_seconds:.0f} s"
+            if seen.downtime_seconds is not None:
+                told = f"{seen.downtime_seconds * 1000:.1f} ms"
+            progress(f"{distance.name} {method.name}: {seen.problem or told}")
             (place / "announced.json").write_text(json.dumps(asdict(seen)) + "\n", encoding="utf-8")
     return found
