@@ -3,7 +3,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:/usr/sbin:/sbin:$(PATH)
 
-.PHONY: setup setup-peers demo test lint faults bench redirect test-peers simulate soak compose-test xen clean
+.PHONY: setup setup-peers demo test lint faults bench redirect test-peers simulate soak wan compose-test xen clean
 
 setup:
 	@sh deploy/setup
@@ -54,6 +54,11 @@ MINUTES ?= 10
 soak: setup
 	@$(BIN)/tunnelswitch-lab soak --load busy --minutes $(MINUTES) --out out/soak/busy
 	@$(BIN)/tunnelswitch-lab soak --load loss --minutes $(MINUTES) --out out/soak/loss
+
+# The sites 0, 2, 20 and 80 ms apart: downtime, checkpoints, and whom gratuitous ARP reaches: about RUNS x 3 + 3 minutes.
+# RUNS=1 for a look. See docs/wan.md.
+wan: setup
+	@$(BIN)/tunnelswitch-lab wan --runs $(RUNS) --out out/wan
 
 # A guest under Xen Remus on two emulated machines, one of which is killed: under 6 minutes. See docs/xen.md.
 xen: setup

@@ -320,6 +320,40 @@ def soak(
 
 
 @app.command()
+def wan(
+    out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/wan"),
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="runs of every cell")] = 3,
+    distance: Annotated[
+        list[str] | None, typer.Option(help="lan, metro, national, continental, or a round-trip time such as 35ms")
+    ] = None,
+    workload: Annotated[list[str] | None, typer.Option(help="process or vm; may be given more than once")] = None,
+    jitter: Annotated[float, typer.Option(min=0, max=1, help="of each way's delay, more or less")] = 0.05,
+    loss: Annotated[float, typer.Option(min=0, max=0.5, help="of all frames between sites")] = 0.001,
+    rate: Annotated[float, typer.Option(min=1, max=10_000, help="Mbit/s of each site, each way")] = 100.0,
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="of calm before each fault")] = 5.0,
+    garp: Annotated[bool, typer.Option("--garp/--no-garp", help="also show whom gratuitous ARP reaches")] = True,
+    detect: Detect = "20x3",
+    name: Name = "wan",
+) -> None:
+    """Measure failover, checkpoints and announcements between sites that are far apart. Exit status 1 if something is
+    not as it must be."""
+    from tunnelswitch_lab.distance.distances import Line, chosen_distances
+    from tunnelswitch_lab.distance.run import WanOptions, run_wan
+
+    chosen = tuple(dict.fromkeys(check_workload(text) for text in workload or WORKLOADS[:1]))
+    distances = chosen_distances(distance or ())
+    interval_seconds, multiplier = parse_detect(detect)
+    check_machine()
+    lab = LabOptions(usable_layout(name).name, interval_seconds, multiplier)
+    line = Line(jitter, loss, rate * 1e6)
+    summary = _finish(run_wan(WanOptions(lab, out, distances, chosen, line, runs, seconds, garp)))
+    print((out / "table.md").read_text(encoding="utf-8"))
+    print("\n".join(summary["problems"]) or f"all as it must be: {out / 'summary.json'}")
+    if summary["problems"]:
+        raise SystemExit(1)
+
+
+@app.command()
 def xen(
     out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/xen"),
     keep: Annotated[bool, typer.Option("--keep", help="leave the lab up")] = False,

@@ -33,6 +33,7 @@ ACCOUNTS = (BUS_ACCOUNT, STORE_ACCOUNT, SYSTEM_ACCOUNT)
 _READY_SECONDS = 30.0
 _TRIAL_STREAM = "lab-trial"
 _REQUEST_SECONDS = 2.0
+_ROUTES = 4  # from each node to each other one: a pool of three, and one for the system account
 
 _CONFIGURATION = """\
 server_name: {name}
@@ -146,6 +147,28 @@ async def _jetstream(site: Site) -> dict[str, Any]:
     except (OSError, TimeoutError, ValueError):
         return {}
     return meta if isinstance(meta, dict) else {}
+
+
+async def wait_meshed(layout: Layout) -> None:
+    """Wait until every node has all its routes: nodes that make them over a long line may end without some.
+
+    Raises TimeoutError.
+    """
+    wanted = _ROUTES * (len(layout.sites) - 1)
+
+    async def meshed() -> bool:
+        return all([await _routes(site) == wanted for site in layout.sites])
+
+    await netns.wait_for(meshed, "all routes between the NATS nodes", _READY_SECONDS)
+
+
+async def _routes(site: Site) -> int:
+    endpoint = f"{site.underlay_address}:{names.NATS_MONITOR_PORT}"
+    try:
+        _, body = await netns.http_get(site.namespace, endpoint, "/routez", timeout_seconds=0.5)
+        return int(json.loads(body).get("num_routes", 0))
+    except (OSError, TimeoutError, ValueError):
+        return 0
 
 
 async def lead_from_gateway(layout: Layout) -> None:

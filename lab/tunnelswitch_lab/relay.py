@@ -44,7 +44,8 @@ QUEUE_MAX = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Weather:
-    """What happens to each frame, by itself. `rate_bits` per second; 0: no limit.
+    """What happens to each frame, by itself. `rate_bits` per second; 0: no limit. `frames_max` may be on their way or
+    wait for it, and what comes then is dropped.
 
     Without `in_order` a frame may overtake another, as with netem's jitter: of many frames a second that may not, all
     are as late as the latest, and there is no jitter left.
@@ -55,6 +56,7 @@ class Weather:
     loss: float = 0.0
     rate_bits: float = 0.0
     in_order: bool = False
+    frames_max: int = QUEUE_MAX
 
     @classmethod
     def load(cls, path: Path) -> Weather:
@@ -92,7 +94,7 @@ class Way:
         if weather.loss and self.random.random() < weather.loss:
             self.lost += 1
             return
-        if len(self._heap) >= QUEUE_MAX:
+        if len(self._heap) >= weather.frames_max:
             self.dropped += 1
             return
         due_ns = arrived_ns

@@ -1,4 +1,4 @@
-"""Puts the relay between every site and the WAN's bridge, and takes it out again."""
+"""Weather between the lab's sites: by the kernel, or by the relay, put between every site and the WAN's bridge."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import contextlib
 import json
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from tunnelswitch_lab import layout as names
-from tunnelswitch_lab import netns, procs
+from tunnelswitch_lab import netem, netns, procs
 from tunnelswitch_lab.agents import check_alive
 from tunnelswitch_lab.layout import Layout, Site
 from tunnelswitch_lab.netns import End
@@ -36,22 +37,24 @@ def bridge_port(site: Site) -> str:
 
 
 class Wan:
-    """A relay between the sites of one lab, as long as the context lasts. `out`: where it writes its JSON.
+    """A relay between the sites of one lab, as long as the context lasts. `out`: where it writes its JSON; `weather`:
+    the one that it begins with.
 
     Every link is cut for a moment when it is put in and taken out: do that before agents run and when they have ended.
     The lab must not be reset meanwhile: that would end the relay, and with it every link.
     """
 
-    def __init__(self, bed: Testbed, out: Path) -> None:
+    def __init__(self, bed: Testbed, out: Path, weather: Weather = CALM) -> None:
         self._bed = bed
         self._out = out
+        self._first = weather
         self._weather = out.with_name("weather.json")
         self._proc: Proc | None = None
 
     async def __aenter__(self) -> Wan:
-        """Begin in calm weather. Raises LabError if the relay does not run; the links are as they were then."""
+        """Begin. Raises LabError if the relay does not run; the links are as they were then."""
         layout = self._bed.layout
-        CALM.save(self._weather)
+        self._first.save(self._weather)
         command = [sys.executable, "-m", "tunnelswitch_lab.relay", "--out", str(self._out)]
         command += ["--weather", str(self._weather), "--realtime", str(_REALTIME_PRIORITY)]
         for site in layout.sites:
@@ -124,3 +127,31 @@ async def remove(layout: Layout) -> None:
             with contextlib.suppress(LookupError):
                 await ip.link("del", index=await netns.index_of(ip, relay_port(site)))
             await ip.link("set", index=await netns.index_of(ip, site.wan_port), master=bridge)
+
+
+class Shaping:
+    """How a weather is made, `netem` or `relay`, and what became of the frames where that is known afterwards."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.told: dict[str, Any] = {}
+
+
+@contextlib.asynccontextmanager
+async def weather_on(bed: Testbed, weather: Weather, out: Path) -> AsyncIterator[Shaping]:
+    """One weather on every link as long as the context lasts: by the kernel where it can, else by the relay.
+
+    As for `Wan`: before agents run, and no reset meanwhile. Raises LabError.
+    """
+    if await netem.put(bed.layout, weather):
+        try:
+            yield Shaping("netem")
+        finally:
+            await asyncio.shield(netem.remove(bed.layout))
+        return
+    wan, shaping = Wan(bed, out, weather), Shaping("relay")
+    try:
+        async with wan:
+            yield shaping
+    finally:
+        shaping.told = wan.told()

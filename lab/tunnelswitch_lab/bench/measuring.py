@@ -91,7 +91,7 @@ async def _called(bed: Testbed, system: System, place: Path, *, fresh_bus: bool 
 async def _run_cell(bed: Testbed, cell: Cell, place: Path, split: Split) -> str:
     """One run; its gap goes to the cell. Returns what went wrong, or an empty text."""
     try:
-        files = await _measure(bed, cell.system, cell.fault, place)
+        files = await measure(bed, cell.system, cell.fault, place)
     except _TROUBLES as error:
         return str(error)
     figures = summarise_run(files, names.RTP_PORT)
@@ -103,7 +103,9 @@ async def _run_cell(bed: Testbed, cell: Cell, place: Path, split: Split) -> str:
     return ""
 
 
-async def _measure(bed: Testbed, system: System, fault_name: str, place: Path) -> RunFiles:
+async def measure(bed: Testbed, system: System, fault_name: str, place: Path) -> RunFiles:
+    """One fault under one system, in a lab that is set up afresh for it; files below `place`, which is called by a
+    number. Raises LabError, OSError, LookupError, RuntimeError or TimeoutError if it cannot be done."""
     fault, active = faults.find(fault_name), names.SERVERS[0]
     async with _called(bed, system, place) as recording:
         fault_at = await bed.inject(fault, active)

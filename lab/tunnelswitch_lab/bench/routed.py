@@ -87,6 +87,12 @@ async def route_to_copy(server: Site) -> AsyncIterator[Callable[[], Awaitable[No
         yield lead
 
 
+async def lead(layout: Layout, link: Link) -> None:
+    """Send the service's packets over this link, by a route at the gateway's router that nobody changes."""
+    async with netns.netlink(layout.gateway.namespace) as ip:
+        await ip.route("replace", dst=f"{names.SERVICE_ADDRESS}/32", gateway=link.address(link.server))
+
+
 async def next_hop(layout: Layout) -> str:
     """The router to which the gateway sends the service's packets; an empty text if it knows none."""
     listed = await tool("ip", "-n", layout.gateway.namespace, "route", "show", f"{names.SERVICE_ADDRESS}/32")

@@ -42,7 +42,7 @@ class Bgp:
         await netns.wait_for(leads_to_primary, "the gateway's route to the primary", _ROUTE_SECONDS)
 
     def act(self, bed: Testbed) -> list[str] | None:
-        return ["--lab", bed.layout.name]
+        return ["bgp", "--lab", bed.layout.name]
 
     async def restore(self, bed: Testbed) -> None:
         """A reset undoes all of it."""

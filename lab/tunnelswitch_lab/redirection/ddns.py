@@ -113,7 +113,7 @@ class Dns:
 
     def act(self, bed: Testbed) -> list[str] | None:
         key = str(_place(bed) / "update.key")
-        return ["--server", bed.layout.gateway.underlay_address, "--key-file", key]
+        return ["dns", "--server", bed.layout.gateway.underlay_address, "--key-file", key]
 
     async def restore(self, bed: Testbed) -> None:
         await flat.restore(bed)

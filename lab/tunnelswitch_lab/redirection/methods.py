@@ -44,7 +44,7 @@ class Method(Protocol):
         """Lay the clients' ways and start both copies, in a lab that was just reset. Raises LabError."""
 
     def act(self, bed: Testbed) -> list[str] | None:
-        """The redirector's command line after the method's name, or None if the agents do it all."""
+        """The redirector's command line, beginning with the act, or None if the agents do it all."""
 
     async def restore(self, bed: Testbed) -> None:
         """Undo what a reset of the lab would not."""
@@ -87,7 +87,7 @@ class Garp:
 
     def act(self, bed: Testbed) -> list[str] | None:
         standby = bed.layout.servers[1]
-        return ["--namespace", standby.service_namespace, "--device", "eth0", "--mac", names.SERVICE_MAC]
+        return ["garp", "--namespace", standby.service_namespace, "--device", "eth0", "--mac", names.SERVICE_MAC]
 
     async def restore(self, bed: Testbed) -> None:
         """A reset undoes the rest; the silence of the dead suits every method."""

@@ -51,13 +51,14 @@ class Redirected:
         await self._start_redirector(bed)
 
     async def _start_redirector(self, bed: Testbed) -> None:
-        options = self.method.act(bed)
-        if options is None:
+        told = self.method.act(bed)
+        if told is None:
             return
         layout, standby = bed.layout, bed.layout.servers[1]
         ready = layout.directory / "redirector.ready"
         ready.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "tunnelswitch_lab.redirection.redirector", self.method.name]
+        act, *options = told
+        command = [sys.executable, "-m", "tunnelswitch_lab.redirection.redirector", act]
         command += ["--url", standby.nats_url, "--cluster", layout.name, "--site", standby.name]
         command += ["--key", str(VIEWER.seed(layout.keys)), "--ready", str(ready), *options]
         await wait_for_file(bed.spawn(standby.namespace, command, name="redirector"), ready)
