@@ -18,7 +18,9 @@ import dns.update
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab import netns
 from tunnelswitch_lab.bench import routed
+from tunnelswitch_lab.bench.pair import tool
 from tunnelswitch_lab.layout import Layout
+from tunnelswitch_lab.redirection import openflow
 from tunnelswitch_lab.redirection.ddns import KEY_NAME, NAME, STANDBY_ADDRESS, TTL_SECONDS, ZONE
 
 Act = Callable[[], Awaitable[None]]
@@ -47,16 +49,29 @@ def announcements(mac: str, address: str) -> list[bytes]:
 
 @contextlib.asynccontextmanager
 async def garp(arguments: list[str]) -> AsyncIterator[Act]:
-    """Announce the service from the copy's own device, as a hypervisor does for a guest. Some may be lost: repeated."""
+    """Announce the service from the copy's own device, as a hypervisor does for a guest. Some may be lost: repeated.
+
+    `--device` is a copy's device in `--namespace`, or a machine's port of the switch whose management socket and
+    database are `--switch` and `--database`.
+    """
     parser = argparse.ArgumentParser(prog="redirector garp")
-    parser.add_argument("--namespace", required=True)
+    parser.add_argument("--namespace")
+    parser.add_argument("--switch")
+    parser.add_argument("--database")
     parser.add_argument("--device", required=True)
     parser.add_argument("--mac", required=True)
     given = parser.parse_args(arguments)
-    with netns.entered(given.namespace):
-        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
-        sock.bind((given.device, 0))
     frames = announcements(given.mac, names.SERVICE_ADDRESS)
+    if given.switch:
+        port = await tool(
+            "ovs-vsctl", f"--db={given.database}", "--timeout=5", "get", "Interface", given.device, "ofport"
+        )
+        sock = openflow.connect(given.switch)
+        frames = [openflow.packet_out(int(port), frame) for frame in frames]
+    else:
+        with netns.entered(given.namespace):
+            sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+            sock.bind((given.device, 0))
 
     async def act() -> None:
         for number in range(_REPEATS):

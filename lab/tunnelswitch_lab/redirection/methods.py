@@ -7,6 +7,7 @@ move there is committed. Detection, quorum, decision and promotion are the agent
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from typing import Protocol
 
 from tunnelswitch_lab import layout as names
@@ -30,6 +31,7 @@ class Method(Protocol):
         name: as in the results.
         does: what happens at a failover, for whoever reads the table.
         bridge: on which the agents switch tunnels.
+        workload, checkpoint_interval_ms: what is protected, and how often it is checkpointed.
         programs: what must be on the machine for it.
         record: how the client is started and watched.
     """
@@ -37,6 +39,8 @@ class Method(Protocol):
     name: str
     does: str
     bridge: str
+    workload: str
+    checkpoint_interval_ms: float
     programs: tuple[str, ...]
     record: type[Recording]
 
@@ -50,17 +54,20 @@ class Method(Protocol):
         """Undo what a reset of the lab would not."""
 
 
+@dataclass
 class Tunnel:
     """Ours: the switcher replaces T2 by T3 at the gateway in one transaction (the paper's Algorithm 1)."""
 
-    name = "tunnel"
-    does = "the gateway's tunnel is replaced in one guarded transaction"
-    bridge = "br-svc"
-    programs: tuple[str, ...] = ()
+    workload: str = "process"
+    checkpoint_interval_ms: float = CHECKPOINT_INTERVALS_MS["process"]
     record: type[Recording] = Recording
+    programs: tuple[str, ...] = ()
+    name: str = "tunnel"
+    does: str = "the gateway's tunnel is replaced in one guarded transaction"
+    bridge: str = "br-svc"
 
     async def prepare(self, bed: Testbed) -> None:
-        await bed.start_service(CHECKPOINT_INTERVALS_MS["process"], "process", 0)
+        await bed.start_service(self.checkpoint_interval_ms, self.workload, 0)
 
     def act(self, bed: Testbed) -> list[str] | None:
         return None
@@ -69,24 +76,31 @@ class Tunnel:
         """Nothing."""
 
 
+@dataclass
 class Garp:
     """The paper's "original Remus": one layer 2 over both tunnels; the copy that takes over, with the same MAC and
     address, announces itself, and the gateway's switch learns where that MAC is now."""
 
-    name = "garp"
-    does = "the copy announces itself by gratuitous ARP and RARP on a flat layer 2"
-    bridge = ASIDE
-    programs: tuple[str, ...] = ()
+    workload: str = "process"
+    checkpoint_interval_ms: float = CHECKPOINT_INTERVALS_MS["process"]
     record: type[Recording] = Recording
+    programs: tuple[str, ...] = ()
+    name: str = "garp"
+    does: str = "the copy announces itself by gratuitous ARP and RARP on a flat layer 2"
+    bridge: str = ASIDE
 
     async def prepare(self, bed: Testbed) -> None:
         for server in bed.layout.servers:
             _say_nothing_when_dead(server)
         await add_tunnels(bed.layout, keys=STANDING_KEYS)
-        await bed.start_service(CHECKPOINT_INTERVALS_MS["process"], "process", 0)
+        await bed.start_service(self.checkpoint_interval_ms, self.workload, 0)
 
     def act(self, bed: Testbed) -> list[str] | None:
         standby = bed.layout.servers[1]
+        if self.workload == "vm":
+            # What is written to a machine's tap goes into the machine: only its switch can say that a frame came out.
+            port = ["--switch", str(standby.directory / "br-svc.mgmt"), "--database", standby.ovsdb]
+            return [*port, "--device", names.TAP, "--mac", names.SERVICE_MAC]
         return ["--namespace", standby.service_namespace, "--device", "eth0", "--mac", names.SERVICE_MAC]
 
     async def restore(self, bed: Testbed) -> None:
