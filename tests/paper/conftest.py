@@ -88,7 +88,7 @@ def options(tmp_path: Path) -> PaperOptions:
     write_json(out / "fig5.json", {**fig5, "environment": environment})
     series.draw_fig5(made, fig5)
     rows = [
-        series.phase_row(fault, workload, [run_of(1, 0.06), run_of(2, 0.062)], [])
+        series.phase_row(fault, workload, [run_of(1, 0.06), run_of(2, 0.062)], ["never moved"])
         for fault in series.FAULTS
         for workload in ("process", "vm")
     ]

@@ -92,7 +92,7 @@ def _fig5(summary: dict[str, Any]) -> str:
             f"{in_ms(p['median_seconds'])} ({in_ms(p['min_seconds'], 0)} to {in_ms(p['max_seconds'], 0)})"
             for p in points
         ]
-        rows.append((f"{interval}", *cells, " / ".join(f"{p['runs']}" for p in points)))
+        rows.append((f"{interval:g}", *cells, " / ".join(f"{p['runs']}" for p in points)))
     heads = ("interval ms", *(f"{kind}: median (range)" for kind in KINDS), "runs")
     slopes = ", ".join(f"{kind} {_range(summary['slopes'][kind], 100_000)}" for kind in KINDS)
     pooled = "; ".join(
