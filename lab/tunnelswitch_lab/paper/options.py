@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,8 +47,3 @@ def system(kind: str, workload: str, checkpoint_interval_ms: float, interval_ms:
     """A kind of failover under the agents' one detection and decision."""
     method: Method = METHODS[kind](workload, checkpoint_interval_ms)
     return Redirected(method, interval_ms, name)
-
-
-def parts_in_order(options: PaperOptions) -> Sequence[str]:
-    """The parts that were asked for, in the order in which they are made."""
-    return [part for part in PARTS if options.wants(part)]

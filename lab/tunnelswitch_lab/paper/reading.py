@@ -6,7 +6,7 @@ Pure. It draws no conclusion.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -51,7 +51,7 @@ def difference_with_range(one: Sequence[float], other: Sequence[float]) -> dict[
 
 def _with_range(
     value: float | None,
-    groups: Sequence[Sequence[float]] | Any,
+    groups: Iterable[Sequence[float]],
     again: Callable[[list[list[float]]], float | None],
 ) -> dict[str, Any]:
     kept = [list(group) for group in groups]
