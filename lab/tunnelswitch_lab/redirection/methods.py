@@ -16,6 +16,7 @@ from tunnelswitch_lab.faults import PacketFilter
 from tunnelswitch_lab.layout import Site
 from tunnelswitch_lab.options import CHECKPOINT_INTERVALS_MS
 from tunnelswitch_lab.recording import Recording
+from tunnelswitch_lab.redirection.announcing import garp
 from tunnelswitch_lab.testbed import Testbed
 
 # Keys of the tunnels that stay, beside those that the agents switch.
@@ -94,6 +95,10 @@ class Garp:
             _say_nothing_when_dead(server)
         await add_tunnels(bed.layout, keys=STANDING_KEYS)
         await bed.start_service(self.checkpoint_interval_ms, self.workload, 0)
+        if self.workload != "vm":
+            # Or the first frame is flooded, and a standby that needs no promotion to answer takes the client.
+            async with garp(_from_its_device(bed.layout.servers[0])) as announce:
+                await announce()
 
     def act(self, bed: Testbed) -> list[str] | None:
         standby = bed.layout.servers[1]
@@ -101,10 +106,14 @@ class Garp:
             # What is written to a machine's tap goes into the machine: only its switch can say that a frame came out.
             port = ["--switch", str(standby.directory / "br-svc.mgmt"), "--database", standby.ovsdb]
             return [*port, "--device", names.TAP, "--mac", names.SERVICE_MAC]
-        return ["--namespace", standby.service_namespace, "--device", "eth0", "--mac", names.SERVICE_MAC]
+        return _from_its_device(standby)
 
     async def restore(self, bed: Testbed) -> None:
         """A reset undoes the rest; the silence of the dead suits every method."""
+
+
+def _from_its_device(server: Site) -> list[str]:
+    return ["--namespace", server.service_namespace, "--device", "eth0", "--mac", names.SERVICE_MAC]
 
 
 def _say_nothing_when_dead(server: Site) -> None:
