@@ -76,7 +76,9 @@ def options(tmp_path: Path) -> PaperOptions:
     made = PaperOptions(out, runs=3)
     environment = finished(describe_environment())
     told = [stored_call(out, caller, kind) for caller in CALLERS for kind in KINDS]
-    write_json(out / "fig4.json", {"fault": "host-loss", "calls": told, "environment": environment})
+    write_json(
+        out / "fig4.json", {"fault": "host-loss", "detection": "10 ms x 3", "calls": told, "environment": environment}
+    )
     calls.draw(out, told)
     points = {
         (kind, float(interval)): ([0.08 + interval / 1e5, 0.081, 0.09 + 0.001 * number], [])

@@ -37,7 +37,10 @@ async def measure(bed: Testbed, options: PaperOptions, workload: str, progress: 
             calls.append(call)
             wrong = f"; NOT as it must be: {'; '.join(call['checks'])}" if call["checks"] else ""
             progress(f"Fig. 4, {caller}, {kind}: {call['outage_seconds'] * 1000:.1f} ms without voice{wrong}")
-    write_json(options.out / "fig4.json", {"fault": FAULT, "calls": calls, "environment": finished(environment)})
+    write_json(
+        options.out / "fig4.json",
+        {"fault": FAULT, "detection": options.detection, "calls": calls, "environment": finished(environment)},
+    )
     await asyncio.to_thread(draw, options.out, calls)
 
 

@@ -29,6 +29,11 @@ class PaperOptions:
     name: str = "paper"
     docs: Path | None = None
 
+    @property
+    def detection(self) -> str:
+        """Detection in words."""
+        return f"{self.interval_ms:g} ms x 3"
+
     def wants(self, part: str) -> bool:
         """Whether a part is asked for."""
         return not self.only or part in self.only

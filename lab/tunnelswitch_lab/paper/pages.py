@@ -79,7 +79,9 @@ def _fig4(summary: dict[str, Any]) -> str:
             outage = in_ms(call["outage_seconds"])
             rows.append((what, call["kind"], outage, f"{lost['ours']} / {lost['theirs']}", *said, agrees))
     heads = ("call", "failover", "outage ms", "lost", "mean jitter ms", "largest jitter ms", "tshark agrees")
-    return "\n".join([*lines, *_table(heads, rows), "", "Ours / tshark's."])
+    return "\n".join(
+        [*lines, *_table(heads, rows), "", f"Ours / tshark's; {summary['fault']}, detection {summary['detection']}."]
+    )
 
 
 def _fig5(summary: dict[str, Any]) -> str:

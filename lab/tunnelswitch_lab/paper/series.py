@@ -43,7 +43,7 @@ async def measure_fig5(bed: Testbed, options: PaperOptions, workload: str, progr
     summary = {
         "fault": FAULT,
         "workload": workload,
-        "detection": detection(options),
+        "detection": options.detection,
         **summarise_fig5({key: (cell.gaps, cell.problems) for key, cell in cells.items()}),
         "environment": finished(environment),
     }
@@ -113,7 +113,7 @@ async def measure_phases(bed: Testbed, options: PaperOptions, workload: str, pro
     }
     await run_cells(bed, list(cells.values()), options.runs, options.out / "phases", progress)
     summary = {
-        "detection": detection(options),
+        "detection": options.detection,
         "rows": [
             phase_row(fault, protected, cell.figures, cell.problems) for (fault, protected), cell in cells.items()
         ],
@@ -146,11 +146,6 @@ def phase_row(fault: str, workload: str, runs: Sequence[Mapping[str, Any]], prob
 def phases_picture(summary: Mapping[str, Any]) -> str:
     """The stacked bars out of the summary of the phases."""
     return charts.phase_bars([(f"{row['fault']}, {row['workload']}", row["marks_seconds"]) for row in summary["rows"]])
-
-
-def detection(options: PaperOptions) -> str:
-    """Detection in words."""
-    return f"{options.interval_ms:g} ms x 3"
 
 
 _RUN_HEADS = (
