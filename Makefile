@@ -3,7 +3,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:/usr/sbin:/sbin:$(PATH)
 
-.PHONY: setup setup-peers demo test lint faults bench redirect test-peers simulate soak wan compose-test xen clean
+.PHONY: setup setup-peers demo test lint faults bench redirect test-peers paper simulate soak wan compose-test xen clean
 
 setup:
 	@sh deploy/setup
@@ -34,6 +34,12 @@ bench: setup-peers
 # One detection, four ways to bring the clients over: about RUNS x 1.5 minutes. See docs/bench.md.
 redirect: setup-peers
 	@$(BIN)/tunnelswitch-lab redirect --runs $(RUNS) --out out/redirect
+
+# The paper's evaluation once more, and a report of it: about 45 minutes; RUNS=1 for a look, ONLY=fig4,report for some
+# parts. See docs/reproduction/.
+paper: RUNS = 10
+paper: setup
+	@$(BIN)/tunnelswitch-lab paper --runs $(RUNS) --out out/paper $(if $(ONLY),--only $(ONLY))
 
 # The programs of the peers, for the bench alone: the other targets do without.
 setup-peers:

@@ -11,8 +11,8 @@ import csv
 import json
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from tunnelswitch_lab import faults
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab.experiment import CheckFailedError, client_tunnels, say, wait_protected
 from tunnelswitch_lab.measure import charts
-from tunnelswitch_lab.measure.call import Call, disagreements, hung_up, read_call
+from tunnelswitch_lab.measure.call import Call, compare, hung_up, read_call
 from tunnelswitch_lab.measure.runs import CAPTURE
 from tunnelswitch_lab.measure.tshark import TsharkError
 from tunnelswitch_lab.options import LabError, LabOptions
@@ -51,30 +51,30 @@ class CallOptions:
     out: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """When the fault was, in seconds since 1970, and the client tunnels that the gateway had afterwards."""
+
+    fault_at: float
+    gateway_tunnels: list[str]
+
+
 async def run_call(options: CallOptions, progress: Callable[[str], object] = say) -> dict[str, Any]:
     """Build a lab, call, inject, measure, remove the lab; returns the content of summary.json.
 
     Raises CheckFailedError when the call does not go on, or tshark sees another one; LabError when it cannot be made.
     """
-    if options.caller == "sipp":
-        check_sipp()
-    fault = faults.find(options.fault)
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        for name in (SUMMARY, PACKETS, PICTURE, CAPTURE):
-            (options.out / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise LabError(f"--out {options.out} cannot be written: {error.strerror}") from None
+    prepare(options)
     workload = "sip" if options.caller == "sipp" else "process"
     bed = await Testbed.up(replace(options.lab, workload=workload), progress)
     try:
         progress("service and agents")
         await bed.start_service()
         await bed.start_agents()
-        fault_at, tunnels = await _call(bed, options, fault, progress)
+        placed = await place_call(bed, options, progress)
     finally:
         await bed.down()
-    summary = await asyncio.to_thread(_summarise, options, fault, fault_at, tunnels)
+    summary = await asyncio.to_thread(summarise, options, placed)
     for line in _lines(summary, options.out):
         progress(line)
     if summary["checks"]:
@@ -82,16 +82,35 @@ async def run_call(options: CallOptions, progress: Callable[[str], object] = say
     return summary
 
 
-async def _call(
-    bed: Testbed, options: CallOptions, fault: faults.Fault, progress: Callable[[str], object]
-) -> tuple[float, list[str]]:
-    """Returns when the fault was, seconds since 1970, and the gateway's client tunnels afterwards."""
+def prepare(options: CallOptions) -> None:
+    """Make room for the results. Raises LabError if there is none, or no sipp for a call that needs it."""
+    if options.caller == "sipp":
+        check_sipp()
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        for name in (SUMMARY, PACKETS, PICTURE, CAPTURE):
+            (options.out / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise LabError(f"--out {options.out} cannot be written: {error.strerror}") from None
+
+
+async def place_call(
+    bed: Testbed,
+    options: CallOptions,
+    progress: Callable[[str], object],
+    wait_ready: Callable[[Recording], Awaitable[None]] = wait_protected,
+) -> Placed:
+    """Call through a lab whose service and agents were just started, and inject the fault.
+
+    `wait_ready` returns when a fault would be survived. Raises LabError.
+    """
+    fault = faults.find(options.fault)
     whole_seconds = _BEFORE_SECONDS + _AFTER_SECONDS
     by_sip = options.caller == "sipp"
     recording = SipRecording(bed, options.out, whole_seconds) if by_sip else Recording(bed, options.out)
     try:
         await recording.start_watching()
-        await wait_protected(recording)
+        await wait_ready(recording)
         progress("the call")
         recording.start_clients()
         await asyncio.sleep(_BEFORE_SECONDS + random.uniform(0, PACKET_SPACING_SECONDS))
@@ -103,16 +122,21 @@ async def _call(
         tunnels = await client_tunnels(bed)
     finally:
         await recording.stop()
-    return fault_at, tunnels
+    return Placed(fault_at, tunnels)
 
 
-def _summarise(options: CallOptions, fault: faults.Fault, fault_at: float, tunnels: list[str]) -> dict[str, Any]:
-    capture = options.out / CAPTURE
+def summarise(options: CallOptions, placed: Placed) -> dict[str, Any]:
+    """The content of summary.json, which is written with all packets and the picture; `checks` says what is wrong.
+
+    Raises CheckFailedError if the capture holds no call, or none that tshark could read.
+    """
+    capture, fault_at, tunnels = options.out / CAPTURE, placed.fault_at, placed.gateway_tunnels
     try:
         call = read_call(capture, SERVICE)
-        checks = disagreements(call, capture, SERVICE)
+        compared = compare(call, capture, SERVICE)
     except (TsharkError, ValueError) as error:
         raise CheckFailedError(str(error)) from None
+    checks = [str(one) for one in compared if not one.agrees]
     after = call.packets[-1].arrived_ns / 1e9 - fault_at
     if after < _AFTER_SECONDS - 1:
         checks.append(f"the caller heard nothing later than {after:.1f} s after the fault")
@@ -123,7 +147,7 @@ def _summarise(options: CallOptions, fault: faults.Fault, fault_at: float, tunne
         checks.append("nobody confirmed the end of the call")
     summary = {
         "caller": options.caller,
-        "fault": fault.name,
+        "fault": options.fault,
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(fault_at)),
         "packets": len(call.packets),
         "lost_packets": call.lost,
@@ -132,6 +156,7 @@ def _summarise(options: CallOptions, fault: faults.Fault, fault_at: float, tunne
         "jitter_mean_seconds": round(call.jitter_mean_seconds, 6),
         "hung_up": confirmed,
         "gateway_tunnels": tunnels,
+        "tshark": [asdict(one) for one in compared],
         "checks": checks,
     }
     _write(options.out, call, fault_at, summary)

@@ -267,6 +267,25 @@ def redirect(
 
 
 @app.command()
+def paper(
+    out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/paper"),
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="runs of every point")] = 10,
+    only: Annotated[str, typer.Option(help="some parts alone: fig4,fig5,phases,report")] = "",
+    interval: Annotated[float, typer.Option(min=1, max=60_000, help="of heartbeats and BFD, in milliseconds")] = 10.0,
+    docs: Annotated[Path | None, typer.Option(help="a page to bring up to date, too", file_okay=False)] = None,
+    name: Name = "paper",
+) -> None:
+    """The paper's evaluation once more: Fig. 4, Fig. 5, where the downtime goes, and one report of it all."""
+    from tunnelswitch_lab.paper.options import PaperOptions, chosen_parts
+    from tunnelswitch_lab.paper.run import run_paper
+
+    parts = chosen_parts(only)
+    if parts != ("report",):
+        check_machine()
+    _finish(run_paper(PaperOptions(out, runs, parts, interval, usable_layout(name).name, docs)))
+
+
+@app.command()
 def checkpoints(
     out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/checkpoints"),
     only: Annotated[list[str] | None, typer.Option(help="a buffering and an interval, such as full@100")] = None,

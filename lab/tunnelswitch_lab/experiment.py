@@ -244,7 +244,7 @@ async def client_tunnels(bed: Testbed) -> list[str]:
         f"--db={bed.layout.gateway.ovsdb}",
         f"--timeout={_TOOL_SECONDS:.0f}",
         "list-ports",
-        "br-svc",
+        bed.options.bridge,
     ]
     try:
         ports = await procs.check_output(command, _TOOL_SECONDS + 1)

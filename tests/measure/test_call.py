@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tunnelswitch_lab.measure.call import Call, disagreements, hung_up, read_call
+from tunnelswitch_lab.measure.call import Call, compare, disagreements, hung_up, read_call
 from tunnelswitch_lab.sip_call import caller
 from tunnelswitch_lab.sip_service import HERE
 
@@ -71,6 +71,16 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_figures_are_tsharks(capture: Path) -> None:
     call = read_call(capture, SERVICE)
     assert disagreements(call, capture, SERVICE) == []
+    compared = compare(call, capture, SERVICE)
+    assert [one.what for one in compared] == [
+        "packets",
+        "lost packets",
+        "largest spacing",
+        "mean jitter",
+        "largest jitter",
+    ]
+    assert all(one.agrees for one in compared)
+    assert compared[1].ours == compared[1].theirs == call.lost
     assert call.lost >= 15, "300 ms without anybody, and the time that a start takes"
     assert call.outage_seconds >= 0.3
     assert len(call.packets) + call.lost == call.packets[-1].sequence - call.packets[0].sequence + 1

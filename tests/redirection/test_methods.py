@@ -11,7 +11,7 @@ import pytest
 from tunnelswitch_lab import teardown
 from tunnelswitch_lab.layout import Layout
 from tunnelswitch_lab.options import LabError
-from tunnelswitch_lab.redirection.acts import announcements
+from tunnelswitch_lab.redirection.announcing import announcements
 from tunnelswitch_lab.redirection.run import PHASES, RedirectOptions, chosen_methods, run_redirect, split
 from tunnelswitch_lab.state import locked
 

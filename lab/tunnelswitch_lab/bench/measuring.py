@@ -32,7 +32,8 @@ from tunnelswitch_lab.workload.trace import read_trace_summary
 _CALM_SECONDS = 1.5  # between everything being up and the fault
 _PACKET_SECONDS = 0.02
 _SETTLED_SECONDS = 0.1  # an answer so shortly before the fault
-_TROUBLES = (LabError, OSError, LookupError, RuntimeError, TimeoutError)
+# What may go wrong with one run without being wrong with the next.
+TROUBLES = (LabError, OSError, LookupError, RuntimeError, TimeoutError)
 
 Split = Callable[[Mapping[str, float | None], float | None], dict[str, float]]
 
@@ -92,13 +93,14 @@ async def _run_cell(bed: Testbed, cell: Cell, place: Path, split: Split) -> str:
     """One run; its gap goes to the cell. Returns what went wrong, or an empty text."""
     try:
         files = await measure(bed, cell.system, cell.fault, place)
-    except _TROUBLES as error:
+    except TROUBLES as error:
         return str(error)
     figures = summarise_run(files, names.RTP_PORT)
     cell.lateness_max_seconds = max(cell.lateness_max_seconds, figures["lateness"]["probe_max_seconds"] or 0.0)
     if problem := _unsettled(files) or _no_failover(files):
         return problem
     cell.gaps.append(figures["probe_downtime_seconds"])
+    cell.figures.append(figures)
     cell.budgets.append(split(figures["marks"], figures["probe_first_packet_seconds"]))
     return ""
 
@@ -120,6 +122,7 @@ async def measure(bed: Testbed, system: System, fault_name: str, place: Path) ->
         expected_verdict=fault.verdict.value,
         expected_active=fault.expected_active(active),
         interval_seconds=system.interval_ms / 1000,
+        workload=getattr(system, "workload", "process"),
     ).save(place)
     return await asyncio.to_thread(read_run, place, SERVICE)
 
@@ -154,7 +157,7 @@ async def _run_case(bed: Testbed, system: System, case: Case, place: Path) -> To
                 await step.act(Stage(bed, recording))
             await asyncio.sleep(case.watch_seconds)
             observed_seconds = time.time() - fault_at
-    except _TROUBLES as error:
+    except TROUBLES as error:
         return replace(told, problem=str(error))
     exchange = await asyncio.to_thread(read_exchange, place, SERVICE, fault_at)
     late_seconds = float(read_trace_summary(place / PROBE_TRACE).get("lateness_max_seconds") or 0.0)

@@ -20,6 +20,7 @@ class Cell:
     """One system at one interval under one fault, and its runs so far.
 
     `gaps` are seconds without an answer, the probe's spacing taken off; a run without recovery is in `problems`.
+    `figures` are all figures of the same runs (`measure.summary`).
     """
 
     system: System
@@ -27,6 +28,7 @@ class Cell:
     gaps: list[float] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     budgets: list[dict[str, float]] = field(default_factory=list)
+    figures: list[dict[str, Any]] = field(default_factory=list)
     lateness_max_seconds: float = 0.0
 
     @property
@@ -39,7 +41,7 @@ class Cell:
         return {
             "system": self.system.name,
             "fault": self.fault,
-            "workload": "process",
+            "workload": getattr(self.system, "workload", "process"),
             "interval_ms": self.system.interval_ms,
             "runs": len(self.gaps),
             "failed": len(self.problems),

@@ -14,11 +14,11 @@ from typing import Any
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab import messaging
 from tunnelswitch_lab.bench import routed
-from tunnelswitch_lab.bench.measuring import measure
+from tunnelswitch_lab.bench.measuring import TROUBLES, measure
 from tunnelswitch_lab.distance.distances import Distance
 from tunnelswitch_lab.measure.runs import RunFiles
 from tunnelswitch_lab.measure.summary import summarise_run
-from tunnelswitch_lab.options import CHECKPOINT_INTERVALS_MS, LabError
+from tunnelswitch_lab.options import CHECKPOINT_INTERVALS_MS
 from tunnelswitch_lab.redirection.methods import STANDING_KEYS, Garp
 from tunnelswitch_lab.redirection.system import Redirected
 from tunnelswitch_lab.relay import Weather
@@ -28,12 +28,13 @@ from tunnelswitch_lab.wan import weather_on
 FAULT = "host-loss"
 
 
+@dataclass
 class GarpBetweenSubnets(Garp):
     """The same announcement where every site is a subnet of its own, and the gateway a router with one route to the
     service: at the primary's site, as an operator would have set it. Nobody forwards a broadcast."""
 
-    name = "garp between subnets"
-    does = "the copy announces itself by gratuitous ARP and RARP in its own subnet"
+    name: str = "garp between subnets"
+    does: str = "the copy announces itself by gratuitous ARP and RARP in its own subnet"
 
     async def prepare(self, bed: Testbed) -> None:
         layout = bed.layout
@@ -92,7 +93,7 @@ async def announce(
     await asyncio.to_thread(place.mkdir, parents=True, exist_ok=True)
     try:
         files = await measure(bed, Far(method, interval_ms, weather, place), FAULT, place)
-    except (LabError, OSError, LookupError, RuntimeError, TimeoutError) as error:
+    except TROUBLES as error:
         return Announced(distance.name, method.name, problem=str(error))
     return look(distance.name, method.name, files)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tunnelswitch_lab import experiment, faults, messaging, results
 from tunnelswitch_lab import layout as names
+from tunnelswitch_lab.bench.measuring import TROUBLES
 from tunnelswitch_lab.distance.announcing import Announced, GarpBetweenSubnets, announce
 from tunnelswitch_lab.distance.cells import Cell, cells_of, t1_bits_per_second
 from tunnelswitch_lab.distance.distances import Distance, Line
@@ -23,8 +24,6 @@ from tunnelswitch_lab.options import LabError, LabOptions, RunOptions
 from tunnelswitch_lab.redirection.methods import Garp
 from tunnelswitch_lab.testbed import Testbed
 from tunnelswitch_lab.wan import Shaping, weather_on
-
-_TROUBLES = (LabError, OSError, LookupError, RuntimeError, TimeoutError)
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ async def _measure(bed: Testbed, cell: Cell, number: int, options: WanOptions, s
     except UnprovokedMoveError as error:
         cell.unprovoked.append(f"run {number}: {error}")
         return f"FALSE FAILOVER before the fault: {error}"
-    except _TROUBLES as error:
+    except TROUBLES as error:
         cell.failed.append(f"run {number}: {error}")
         return f"FAILED: {error}"
     finally:

@@ -80,32 +80,55 @@ def read_call(path: Path, service: tuple[str, int]) -> Call:
     return Call(packets, reception.lost)
 
 
-def disagreements(call: Call, path: Path, service: tuple[str, int]) -> list[str]:
-    """Where tshark sees another call in the same capture: counts exactly, times to a thousandth of a millisecond.
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One figure of a call, by us and by tshark: a count, or milliseconds as tshark prints them."""
 
-    Raises TsharkError if tshark cannot say.
+    what: str
+    ours: float
+    theirs: float
+    agrees: bool
+
+    def __str__(self) -> str:
+        if isinstance(self.ours, int):
+            return f"{self.what}: {self.ours}, tshark says {self.theirs}"
+        return f"{self.what}: {self.ours:.4f} ms, tshark says {self.theirs:.3f} ms"
+
+
+def compare(call: Call, path: Path, service: tuple[str, int]) -> list[Compared]:
+    """The call beside what tshark sees in the same capture: counts must be the same, times to a thousandth of a
+    millisecond.
+
+    Raises TsharkError if tshark cannot say, ValueError if it sees no stream of the service, or several.
     """
     streams = [stream for stream in rtp_streams(path, service[1]) if stream.source == service]
     if len(streams) != 1:
-        return [f"tshark sees {len(streams)} streams from the service, not one"]
+        raise ValueError(f"tshark sees {len(streams)} streams from the service, not one")
     theirs = streams[0]
-    wrong = [
-        f"{what}: {ours}, tshark says {said}"
-        for what, ours, said in (
-            ("packets", len(call.packets), theirs.packets),
-            ("lost packets", call.lost, theirs.lost),
-        )
-        if ours != said
+    counts = (
+        ("packets", len(call.packets), theirs.packets),
+        ("lost packets", call.lost, theirs.lost),
+    )
+    times = (
+        ("largest spacing", call.spacing_max_seconds, theirs.max_delta_seconds),
+        ("mean jitter", call.jitter_mean_seconds, theirs.mean_jitter_seconds),
+        ("largest jitter", call.jitter_max_seconds, theirs.max_jitter_seconds),
+    )
+    return [
+        *(Compared(what, ours, said, ours == said) for what, ours, said in counts),
+        *(
+            Compared(what, round(ours * 1000, 6), round(said * 1000, 3), abs(ours - said) <= AGREEMENT_SECONDS)
+            for what, ours, said in times
+        ),
     ]
-    return wrong + [
-        f"{what}: {ours * 1000:.4f} ms, tshark says {said * 1000:.3f} ms"
-        for what, ours, said in (
-            ("largest spacing", call.spacing_max_seconds, theirs.max_delta_seconds),
-            ("mean jitter", call.jitter_mean_seconds, theirs.mean_jitter_seconds),
-            ("largest jitter", call.jitter_max_seconds, theirs.max_jitter_seconds),
-        )
-        if abs(ours - said) > AGREEMENT_SECONDS
-    ]
+
+
+def disagreements(call: Call, path: Path, service: tuple[str, int]) -> list[str]:
+    """Where tshark sees another call in the same capture, in words. Raises TsharkError if tshark cannot say."""
+    try:
+        return [str(one) for one in compare(call, path, service) if not one.agrees]
+    except ValueError as error:
+        return [str(error)]
 
 
 def hung_up(path: Path, service_address: str) -> bool:

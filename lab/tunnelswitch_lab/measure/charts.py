@@ -14,7 +14,7 @@ from tunnelswitch_lab.measure.svg import Scale
 
 WIDTH = 960.0
 _LEFT, _RIGHT = 64.0, 16.0
-PHASES = ("detect", "decide", "commit", "switch", "first packet")
+PHASES = ("detect", "decide", "commit", "switch", "promote", "first packet")
 _MARK_LABELS = {
     "fault": "fault",
     "path_down": "path down",
@@ -45,7 +45,8 @@ def phases(marks: Marks) -> list[tuple[str, float]]:
     """The parts of an outage as (name, seconds), from the marks that there are; empty without a first packet.
 
     detect: until the evidence is there; decide: until the verdict; commit: until the epoch is stored;
-    switch: until the switch forwards to the other site; first packet: until the client hears from there.
+    switch: until the switch forwards to the other site; promote: what the new copy, which resumes meanwhile, still
+    takes then; first packet: until the client hears from there.
     """
     first_packet = marks.get("first_packet")
     if first_packet is None:
@@ -59,11 +60,12 @@ def phases(marks: Marks) -> list[tuple[str, float]]:
         verdict,
         marks.get("committed"),
         applied if applied is not None else marks.get("switched"),
+        marks.get("promoted"),
         first_packet,
     )
     parts, reached = [], 0.0
     for name, end in zip(PHASES, ends, strict=True):
-        if end is None:
+        if end is None or (name == "promote" and end <= reached):
             continue
         # A confirmation may come after the packet that it allowed; the outage was over then.
         parts.append((name, max(0.0, min(end, first_packet) - reached)))
@@ -145,9 +147,9 @@ def phase_bars(rows: Sequence[tuple[str, Marks]]) -> str:
     if not bars:
         return ""
     longest = max(sum(seconds for _, seconds in parts) for _, parts in bars) * 1000
-    x = Scale(0, longest * 1.1, 84.0, WIDTH - _RIGHT)
+    x = Scale(0, longest * 1.1, max(84.0, 20 + 6.4 * max(len(label) for label, _ in bars)), WIDTH - _RIGHT)
     bottom = 34.0 + 24 * len(bars)
-    drawn = _legend()
+    drawn = _legend(x.start)
     for tick in x.ticks(8):
         drawn.append(svg.line(x(tick), 30, x(tick), bottom, "grid"))
         drawn.append(svg.text(x(tick), bottom + 16, svg.tick_label(tick), "tick", "middle"))
@@ -164,8 +166,8 @@ def phase_bars(rows: Sequence[tuple[str, Marks]]) -> str:
     return svg.drawing(WIDTH, bottom + 42, "Phases of each failover", drawn)
 
 
-def _legend() -> list[str]:
-    parts, at = [], 84.0
+def _legend(at: float) -> list[str]:
+    parts = []
     for index, name in enumerate(PHASES):
         parts.append(svg.box(at, 6, 11, 11, f"fill phase-{index}", radius=2))
         parts.append(svg.text(at + 16, 16, name, "label"))

@@ -78,13 +78,15 @@ def protected(events: Iterable[BusEvent]) -> bool:
     return {"active", "standby"} <= roles
 
 
-def connected(events: Iterable[BusEvent], sites: Sequence[str]) -> bool:
-    """Whether the latest heartbeats say that every one of these sites sees the path to every other one up."""
+def connected(events: Iterable[BusEvent], sites: Sequence[str], for_seconds: float = 0.0) -> bool:
+    """Whether the latest heartbeats say that every one of these sites sees the path to every other one up, and has for
+    so long."""
     seen: dict[str, set[str]] = {}
     for event in events:
         observations = event.data.get("observations") if event.kind == "heartbeat" else None
         if isinstance(observations, list):
-            up = {str(o.get("subject")) for o in observations if isinstance(o, dict) and o.get("path") == "up"}
+            ups = [o for o in observations if isinstance(o, dict) and o.get("path") == "up"]
+            up = {str(o.get("subject")) for o in ups if float(o.get("path_seconds") or 0.0) >= for_seconds}
             seen[str(event.data.get("site"))] = up
     return all(set(sites) - {site} <= seen.get(site, set()) for site in sites)
 

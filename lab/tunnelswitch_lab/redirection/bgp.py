@@ -24,6 +24,8 @@ class Bgp:
     name = "bgp"
     does = "the standby's site announces the service's address by BGP (FRR, no BFD), and the gateway prefers it"
     bridge = ASIDE
+    workload = "process"
+    checkpoint_interval_ms = CHECKPOINT_INTERVALS_MS["process"]
     programs: tuple[str, ...] = frr.PROGRAMS
     record: type[Recording] = Recording
 
@@ -32,7 +34,7 @@ class Bgp:
         primary, standby = layout.servers
         between = routed.links(layout, (STANDING_KEYS[primary.name], STANDING_KEYS[standby.name]))
         await routed.build(layout, between, leading=(primary.name,))
-        await bed.start_service(CHECKPOINT_INTERVALS_MS["process"], "process", 0)
+        await bed.start_service(self.checkpoint_interval_ms, self.workload, 0)
         await frr.start(bed, between, _WEIGHTS, bfd_ms=None)
         wanted = between[0].address(primary)
 

@@ -76,6 +76,8 @@ class Dns:
     name = "dns"
     does = f"the name server is updated (RFC 2136); clients ask it again after {TTL_SECONDS} s at most"
     bridge = ASIDE
+    workload = "process"
+    checkpoint_interval_ms = CHECKPOINT_INTERVALS_MS["process"]
     programs: tuple[str, ...] = ("named",)
     record: type[Recording] = NamedClient
 
@@ -84,8 +86,7 @@ class Dns:
         await add_tunnels(layout, keys=STANDING_KEYS)
         await flat.give_address(layout.servers[1], STANDBY_ADDRESS, flat.STANDBY_MAC)
         await flat.know(layout.client_namespace, STANDBY_ADDRESS, flat.STANDBY_MAC, permanent=True)
-        interval_ms = CHECKPOINT_INTERVALS_MS["process"]
-        await service.start(layout, bed.spawn, interval_ms, standby_address=STANDBY_ADDRESS)
+        await service.start(layout, bed.spawn, self.checkpoint_interval_ms, standby_address=STANDBY_ADDRESS)
         await self._start_server(bed)
 
     async def _start_server(self, bed: Testbed) -> None:

@@ -7,6 +7,7 @@ move there is committed. Detection, quorum, decision and promotion are the agent
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from typing import Protocol
 
 from tunnelswitch_lab import layout as names
@@ -15,6 +16,7 @@ from tunnelswitch_lab.faults import PacketFilter
 from tunnelswitch_lab.layout import Site
 from tunnelswitch_lab.options import CHECKPOINT_INTERVALS_MS
 from tunnelswitch_lab.recording import Recording
+from tunnelswitch_lab.redirection.announcing import garp
 from tunnelswitch_lab.testbed import Testbed
 
 # Keys of the tunnels that stay, beside those that the agents switch.
@@ -30,6 +32,7 @@ class Method(Protocol):
         name: as in the results.
         does: what happens at a failover, for whoever reads the table.
         bridge: on which the agents switch tunnels.
+        workload, checkpoint_interval_ms: what is protected, and how often it is checkpointed.
         programs: what must be on the machine for it.
         record: how the client is started and watched.
     """
@@ -37,6 +40,8 @@ class Method(Protocol):
     name: str
     does: str
     bridge: str
+    workload: str
+    checkpoint_interval_ms: float
     programs: tuple[str, ...]
     record: type[Recording]
 
@@ -50,17 +55,20 @@ class Method(Protocol):
         """Undo what a reset of the lab would not."""
 
 
+@dataclass
 class Tunnel:
     """Ours: the switcher replaces T2 by T3 at the gateway in one transaction (the paper's Algorithm 1)."""
 
-    name = "tunnel"
-    does = "the gateway's tunnel is replaced in one guarded transaction"
-    bridge = "br-svc"
-    programs: tuple[str, ...] = ()
+    workload: str = "process"
+    checkpoint_interval_ms: float = CHECKPOINT_INTERVALS_MS["process"]
     record: type[Recording] = Recording
+    programs: tuple[str, ...] = ()
+    name: str = "tunnel"
+    does: str = "the gateway's tunnel is replaced in one guarded transaction"
+    bridge: str = "br-svc"
 
     async def prepare(self, bed: Testbed) -> None:
-        await bed.start_service(CHECKPOINT_INTERVALS_MS["process"], "process", 0)
+        await bed.start_service(self.checkpoint_interval_ms, self.workload, 0)
 
     def act(self, bed: Testbed) -> list[str] | None:
         return None
@@ -69,28 +77,43 @@ class Tunnel:
         """Nothing."""
 
 
+@dataclass
 class Garp:
     """The paper's "original Remus": one layer 2 over both tunnels; the copy that takes over, with the same MAC and
     address, announces itself, and the gateway's switch learns where that MAC is now."""
 
-    name = "garp"
-    does = "the copy announces itself by gratuitous ARP and RARP on a flat layer 2"
-    bridge = ASIDE
-    programs: tuple[str, ...] = ()
+    workload: str = "process"
+    checkpoint_interval_ms: float = CHECKPOINT_INTERVALS_MS["process"]
     record: type[Recording] = Recording
+    programs: tuple[str, ...] = ()
+    name: str = "garp"
+    does: str = "the copy announces itself by gratuitous ARP and RARP on a flat layer 2"
+    bridge: str = ASIDE
 
     async def prepare(self, bed: Testbed) -> None:
         for server in bed.layout.servers:
             _say_nothing_when_dead(server)
         await add_tunnels(bed.layout, keys=STANDING_KEYS)
-        await bed.start_service(CHECKPOINT_INTERVALS_MS["process"], "process", 0)
+        await bed.start_service(self.checkpoint_interval_ms, self.workload, 0)
+        if self.workload != "vm":
+            # Or the first frame is flooded, and a standby that needs no promotion to answer takes the client.
+            async with garp(_from_its_device(bed.layout.servers[0])) as announce:
+                await announce()
 
     def act(self, bed: Testbed) -> list[str] | None:
         standby = bed.layout.servers[1]
-        return ["garp", "--namespace", standby.service_namespace, "--device", "eth0", "--mac", names.SERVICE_MAC]
+        if self.workload == "vm":
+            # What is written to a machine's tap goes into the machine: only its switch can say that a frame came out.
+            port = ["--switch", str(standby.directory / "br-svc.mgmt"), "--database", standby.ovsdb]
+            return ["garp", *port, "--device", names.TAP, "--mac", names.SERVICE_MAC]
+        return ["garp", *_from_its_device(standby)]
 
     async def restore(self, bed: Testbed) -> None:
         """A reset undoes the rest; the silence of the dead suits every method."""
+
+
+def _from_its_device(server: Site) -> list[str]:
+    return ["--namespace", server.service_namespace, "--device", "eth0", "--mac", names.SERVICE_MAC]
 
 
 def _say_nothing_when_dead(server: Site) -> None:

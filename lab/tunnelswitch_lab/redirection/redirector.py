@@ -20,7 +20,8 @@ from pyroute2 import NetlinkError
 
 from tunnelswitch.bus.access import Access
 from tunnelswitch.errors import BusError
-from tunnelswitch_lab.redirection.acts import ACTS, Act
+from tunnelswitch_lab.redirection.acts import ACTS
+from tunnelswitch_lab.redirection.announcing import Act
 
 _CONNECT_SECONDS = 5
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 
 from tunnelswitch.pki.identities import VIEWER
+from tunnelswitch_lab import layout as names
+from tunnelswitch_lab import netns
 from tunnelswitch_lab.bench.ours import BFD_SETTLES_INTERVALS, MULTIPLIER
 from tunnelswitch_lab.bench.pair import tool, wait_for_file
 from tunnelswitch_lab.experiment import wait_protected
-from tunnelswitch_lab.options import CHECKPOINT_INTERVALS_MS, LabOptions
+from tunnelswitch_lab.measure.story import connected
+from tunnelswitch_lab.options import LabError, LabOptions
 from tunnelswitch_lab.recording import Recording
 from tunnelswitch_lab.redirection.methods import Method
 from tunnelswitch_lab.testbed import Testbed
 
 _VSCTL_SECONDS = 5
+_BFD_SECONDS = 3.0  # RFC 5880, 6.8.3 again: three packets, as long as they come once a second
+_SETTLED_SECONDS = 30.0
 
 
 class Redirected:
@@ -23,10 +29,11 @@ class Redirected:
     faults: tuple[str, ...] = ("host-loss", "service-crash")
     does_not = ""
 
-    def __init__(self, method: Method, interval_ms: float = 10) -> None:
+    def __init__(self, method: Method, interval_ms: float = 10, name: str = "") -> None:
         self.method = method
         self.interval_ms = interval_ms
-        self.name = method.name
+        self.name = name or method.name
+        self.workload = method.workload
         self.programs = method.programs
         self.record = method.record
 
@@ -38,13 +45,13 @@ class Redirected:
                 bridge = ["add-br", self.method.bridge, "--", "set", "Bridge", self.method.bridge]
                 command = [f"--db={site.ovsdb}", f"--timeout={_VSCTL_SECONDS}", *bridge, "datapath_type=netdev"]
                 await tool("ovs-vsctl", *command)
-        interval_ms = CHECKPOINT_INTERVALS_MS["process"]
         await bed.start_agents(
             LabOptions(
                 bed.layout.name,
                 self.interval_ms / 1000,
                 MULTIPLIER,
-                checkpoint_interval_ms=interval_ms,
+                workload=self.method.workload,
+                checkpoint_interval_ms=self.method.checkpoint_interval_ms,
                 bridge=self.method.bridge,
             )
         )
@@ -66,7 +73,15 @@ class Redirected:
     async def wait_ready(self, recording: Recording) -> None:
         """As `System` says."""
         await wait_protected(recording)
-        await asyncio.sleep(BFD_SETTLES_INTERVALS * self.interval_ms / 1000)
+
+        async def settled() -> bool:
+            events = await asyncio.to_thread(recording.events, time.time() - 1)
+            return connected(events, names.SITES, max(_BFD_SECONDS, BFD_SETTLES_INTERVALS * self.interval_ms / 1000))
+
+        try:
+            await netns.wait_for(settled, "BFD at its full pace between all sites", _SETTLED_SECONDS, 0.25)
+        except TimeoutError as error:
+            raise LabError(f"{error}; the machine is too busy for {self.interval_ms:g} ms") from None
 
     async def stop(self, bed: Testbed) -> None:
         """As `System` says."""
