@@ -17,7 +17,6 @@ from tunnelswitch.core.facts import (
     Epoch,
     GroupRecord,
     Handover,
-    Heartbeat,
     MoveRequest,
     PromoteFailed,
     Proof,
@@ -29,6 +28,7 @@ from tunnelswitch.core.housekeeping import Housekeeping, against_drain, drained_
 from tunnelswitch.core.keeping import News, RecordKeeper, signed
 from tunnelswitch.core.marks import Marks
 from tunnelswitch.core.moving import Move
+from tunnelswitch.core.quorum import Ballot
 from tunnelswitch.core.saying import Sayings
 from tunnelswitch.core.stamp import Stamp
 
@@ -72,11 +72,11 @@ class GroupDecider:
     # ------------------------------------------------------------------ in
 
     def receive(self, event: object, now: float) -> None:
-        """Take one fact or result, then decide."""
+        """Take one fact or result (a heartbeat as a ballot), then decide."""
         match event:
-            case Heartbeat():
-                self._marks.heed(event.marks.get(self.group.name))
-                if not self.evidence.hear(event, now):
+            case Ballot():
+                self._marks.heed(event.heartbeat.marks.get(self.group.name))
+                if not self.evidence.hear(event):
                     return
             case events.DataPlaneSeen():
                 self.gate.saw(event)

@@ -68,19 +68,24 @@ class Evidence:
         self.asked_reason = None
         self.promote_failed = None
 
-    def hear(self, beat: Heartbeat, now: float) -> bool:
-        """Take a heartbeat. Returns False if it says just what the last one said, and nothing that grows with time."""
-        known = self.fresh(beat.site, now)
-        self.ballots[beat.site] = Ballot(beat, now)
-        if not any(status.gate_open and status.group == self.group.name for status in beat.services):
+    def hear(self, ballot: Ballot) -> bool:
+        """Take a heartbeat. Returns False if it says of this group just what the last one said, and nothing that grows
+        with time."""
+        beat, now, group = ballot.heartbeat, ballot.received_at, self.group.name
+        known = self._fresh(beat.site, now)
+        self.ballots[beat.site] = ballot
+        if not any(status.gate_open for status in ballot.statuses(group)):
             self._open_since.pop(beat.site, None)
         else:
             self._open_since.setdefault(beat.site, now)
-        if known is None or beat.marks != known.marks or beat.late != known.late:
+        if known is None or beat.late != known.heartbeat.late:
             return True
-        if any(seen.unanswered_seconds for seen in (*beat.clients, *known.clients)):
+        if beat.marks.get(group) != known.heartbeat.marks.get(group):
             return True
-        if any(vote.down for vote in beat.votes) or _gist(beat) != _gist(known):
+        if any(seen.unanswered_seconds for seen in (*beat.clients, *known.heartbeat.clients)):
+            return True
+        vote = ballot.vote(group)
+        if (vote is not None and vote.down) or _gist(ballot, group) != _gist(known, group):
             return True
         return any(seen.path is not Path.UP for seen in beat.observations)
 
@@ -99,16 +104,20 @@ class Evidence:
 
     def fresh(self, site: str, now: float) -> Heartbeat | None:
         """The site's last heartbeat if it is recent."""
+        ballot = self._fresh(site, now)
+        return None if ballot is None else ballot.heartbeat
+
+    def _fresh(self, site: str, now: float) -> Ballot | None:
         ballot = self.ballots.get(site)
         if ballot is None or now - ballot.received_at > self.timing.window_seconds * BALLOT_WINDOWS:
             return None
-        return ballot.heartbeat
+        return ballot
 
     def statuses(self, site: str, now: float) -> dict[str, ServiceStatus]:
-        beat = self.fresh(site, now)
-        if beat is None:
+        ballot = self._fresh(site, now)
+        if ballot is None:
             return {}
-        return {status.service: status for status in beat.services if status.group == self.group.name}
+        return {status.service: status for status in ballot.statuses(self.group.name)}
 
     def runs(self, site: str, now: float) -> str:
         statuses = self.statuses(site, now)
@@ -268,8 +277,10 @@ class Evidence:
         return (in_sync, active_run, self.runs(target, now) if in_sync else "")
 
 
-def _gist(beat: Heartbeat) -> list[object]:
-    """What a heartbeat says, without ages and counters."""
-    said: list[object] = [(seen.path, seen.bus) for seen in beat.observations]
-    said += [(s.service, s.run, s.role, s.protection, s.in_sync, s.gate_open, s.self_fenced) for s in beat.services]
+def _gist(ballot: Ballot, group: str) -> list[object]:
+    """What a heartbeat says that a group rests on, without ages and counters."""
+    said: list[object] = [(seen.path, seen.bus) for seen in ballot.heartbeat.observations]
+    said += [
+        (s.service, s.run, s.role, s.protection, s.in_sync, s.gate_open, s.self_fenced) for s in ballot.statuses(group)
+    ]
     return said

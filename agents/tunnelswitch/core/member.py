@@ -80,6 +80,7 @@ class Member:
         self.started_at = now
         self.groups = {group.name: group for group in groups}
         self.timing = timing
+        self._others = others
         self.detector = Detector(others, limits=timing.limits, now=now)
         self.records: dict[str, GroupRecord] = {}
         self.stale_messages = 0
@@ -160,6 +161,8 @@ class Member:
 
     def _vote_times(self) -> list[float]:
         """When a vote that waits only for the stamp's age becomes one."""
+        if all(self.detector.down_since(site) is None for site in self._others):
+            return []  # asked at every event, and there may be many records
         times = []
         last_beat = self._sent[-1][1] if self._sent else float("-inf")
         for name, record in self.records.items():
