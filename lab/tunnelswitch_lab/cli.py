@@ -1,4 +1,4 @@
-"""The command `tunnelswitch-lab`: demo, up, status, run, faults, bench, soak, simulate, scenarios, down.
+"""The command `tunnelswitch-lab`: demo, up, status, run, faults, bench, soak, simulate, growth, scenarios, down.
 
 It parses and prints. A user's mistake is one line with the remedy on standard error and exit status 2.
 """
@@ -225,6 +225,17 @@ def simulate(
     unbroken = telling.series(first_seed, schedules, jobs) if seed is None else telling.story(seed, whole=whole)
     if not unbroken:
         raise SystemExit(1)
+
+
+@app.command()
+def growth(
+    gateways: Annotated[str, typer.Option(help="how many; several numbers with commas between")] = "1,4,16",
+) -> None:
+    """Count in virtual time what the loss of a host costs with more gateways: messages, commits and reads."""
+    from tunnelswitch_lab.growth.gateways import checked_counts, count, line
+
+    for number in checked_counts(gateways):
+        print(line(count(number)), flush=True)
 
 
 @app.command()
