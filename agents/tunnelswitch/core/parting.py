@@ -34,10 +34,10 @@ class Parts(Generic[P]):
     """The groups' machines of one process, in order."""
 
     def __init__(self, parts: Sequence[P]) -> None:
-        self._parts = tuple(parts)
-        self._index = {part.group.name: index for index, part in enumerate(self._parts)}
+        self.everybody = tuple(parts)
+        self._index = {part.group.name: index for index, part in enumerate(self.everybody)}
         self._of_service = {service.name: part.group.name for part in parts for service in part.group.services}
-        self._due = [_time(part.deadline()) for part in self._parts]
+        self._due = [_time(part.deadline()) for part in self.everybody]
 
     def concerned(self, event: object) -> tuple[P, ...]:
         """Whom an event is for: the machine of its group or service, nobody if that is none of ours, else all."""
@@ -47,15 +47,15 @@ class Parts(Generic[P]):
         if isinstance(group, str):
             return self._of(group)
         service = getattr(event, "service", None)
-        return self._of(self._of_service.get(service, "")) if isinstance(service, str) else self._parts
+        return self._of(self._of_service.get(service, "")) if isinstance(service, str) else self.everybody
 
     def _of(self, group: str) -> tuple[P, ...]:
         index = self._index.get(group)
-        return () if index is None else (self._parts[index],)
+        return () if index is None else (self.everybody[index],)
 
     def due(self, now: float) -> tuple[P, ...]:
         """Those for whom time alone may have changed something."""
-        return tuple(part for part, due in zip(self._parts, self._due, strict=True) if due <= now)
+        return tuple(part for part, due in zip(self.everybody, self._due, strict=True) if due <= now)
 
     def settle(self, touched: Iterable[P]) -> list[Action]:
         """After an event: the actions of those that it touched, in order. Their deadlines are asked for anew."""

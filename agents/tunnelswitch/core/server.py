@@ -37,23 +37,31 @@ class ServerAgent:
         return all(group.fit(now) for group in self.hosted)
 
     def receive(self, event: object, now: float) -> None:
+        due = self._due(now)
         fresh = self.member.receive(event, now)
         if isinstance(event, Heartbeat) and fresh is None:
             return
         concerned = self._parts.concerned(event)
         for part in concerned:
             part.receive(event, now)
-        self._collect(concerned, now)
+        others = tuple(part for part in due if part not in concerned)
+        for part in others:
+            part.act(now)
+        self._collect((*concerned, *others), now)
 
     def deadline(self) -> float:
         return min(self.member.deadline(), self._parts.deadline())
 
     def expire(self, now: float) -> None:
+        due = self._due(now)
         self.member.expire(now)
-        due = self._parts.due(now)
         for part in due:
             part.act(now)
         self._collect(due, now)
+
+    def _due(self, now: float) -> tuple[HostedGroup | Follower, ...]:
+        """With every beat of this site all groups look: when to close follows from time alone."""
+        return self._parts.everybody if self.member.deadline() <= now else self._parts.due(now)
 
     def _collect(self, touched: tuple[HostedGroup | Follower, ...], now: float) -> None:
         self._actions += self._parts.settle(touched)
