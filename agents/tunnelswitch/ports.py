@@ -6,11 +6,13 @@ they were given. `emit` takes a core event, never blocks, and may be called from
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from tunnelswitch.core.actions import ApplyTunnels, Fence, Message, Promote
+from tunnelswitch.core.actions import ApplyTunnels, Fence, Message, Promote, TakeCheckpoint
 from tunnelswitch.core.events import (
+    CheckpointFailed,
+    CheckpointTaken,
     FenceDone,
     FenceFailed,
     Promoted,
@@ -22,6 +24,10 @@ from tunnelswitch.core.events import (
 from tunnelswitch.core.facts import GroupRecord
 
 Emit = Callable[[object], None]
+
+
+def uncounted(kind: str) -> None:
+    """For whoever counts no problems."""
 
 
 class Bus(Protocol):
@@ -92,13 +98,26 @@ class Paths(Protocol):
 class ServiceDriver(Protocol):
     """One protected service on this site. Emits ServiceSeen, RunExited and CheckpointSeen facts."""
 
+    @property
+    def health_failures(self) -> int:
+        """How often in a row the copy here was found unhealthy; 0 where nobody looks. No decision rests on it."""
+        ...
+
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...
 
+    async def checkpoint(self, action: TakeCheckpoint) -> CheckpointTaken | CheckpointFailed: ...
+
     async def promote(self, action: Promote) -> Promoted | PromotionFailed: ...
 
     async def fence(self, action: Fence) -> FenceDone | FenceFailed: ...
+
+    def allow_output(self, allowed: bool) -> None:
+        """May output leave that no standby holds? For drivers that hold it back; at first it may not."""
+
+    def figures(self) -> Mapping[str, float]:
+        """What its metrics are made of, by the names of `telemetry.machines`."""
 
 
 class ClientPackets(Protocol):

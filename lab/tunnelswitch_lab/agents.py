@@ -34,7 +34,7 @@ async def start(layout: Layout, spawn: Callable[..., Proc]) -> None:
     started = {}
     for name, (site, _) in endpoints.items():
         command = [program, name.partition("-")[0], "--config", configuration, "--site", site.name]
-        started[name] = spawn(site.namespace, command, name=name)
+        started[name] = spawn(site.namespace, command, name=name, nice=procs.AGENTS_NICE)
     for name, (site, endpoint) in endpoints.items():
         await wait_ready(started[name], site.namespace, endpoint)
 

@@ -1,4 +1,4 @@
-"""The command `tunnelswitch-lab`: demo, up, status, run, faults, bench, soak, simulate, growth, scenarios, down.
+"""The command `tunnelswitch-lab`: builds labs, breaks things, measures, and simulates.
 
 It parses and prints. A user's mistake is one line with the remedy on standard error and exit status 2.
 """
@@ -17,11 +17,13 @@ import typer
 
 from tunnelswitch_lab import faults, teardown
 from tunnelswitch_lab.options import (
+    BUFFERINGS,
     DEFAULT_REALTIME_PRIORITY,
     WORKLOADS,
     LabError,
     LabOptions,
     RunOptions,
+    check_buffering,
     check_checkpoint_interval,
     check_workload,
     parse_detect,
@@ -49,6 +51,8 @@ Interval = Annotated[
     typer.Option(help="milliseconds from checkpoint to checkpoint; by default 25 for a process, 100 for a vm"),
 ]
 
+Buffering = Annotated[str, typer.Option(help="output of a vm waits for its checkpoint: " + ", ".join(BUFFERINGS))]
+
 
 @app.command()
 def up(
@@ -58,11 +62,14 @@ def up(
     workload: Workload = "process",
     checkpoint_interval: Interval = None,
     tls: Tls = False,
+    buffering: Buffering = "none",
     agents: Annotated[bool, typer.Option("--agents/--no-agents", help="also start the service and the agents")] = True,
 ) -> None:
     """Build a lab and leave it up."""
     interval_seconds, multiplier = parse_detect(detect)
-    options = LabOptions(name, interval_seconds, multiplier, realtime, *_protected(workload, checkpoint_interval), tls)
+    protected = _protected(workload, checkpoint_interval)
+    held = check_buffering(workload, buffering)
+    options = LabOptions(name, interval_seconds, multiplier, realtime, *protected, tls, buffering=held)
     _finish(_up(options, agents))
 
 
@@ -120,7 +127,7 @@ def demo(
 
 @app.command("run")
 def run_series(
-    fault: Annotated[str, typer.Option(help=f"one of {', '.join(faults.FAULTS)}")],
+    fault: Annotated[str, typer.Option(help=f"one of {', '.join(faults.EVENTS)}")],
     out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)],
     workload: Workload = "process",
     checkpoint_interval: Interval = None,
@@ -128,6 +135,7 @@ def run_series(
     runs: Annotated[int, typer.Option(min=1, max=1000, help="how many times")] = 1,
     name: Name = "lab",
     tls: Tls = False,
+    buffering: Buffering = "none",
     realtime: Annotated[bool, typer.Option("--realtime/--no-realtime", help="SCHED_FIFO for all of ours")] = False,
     keep_failed: Annotated[bool, typer.Option("--keep-failed", help="stop at a failed run, leave the lab up")] = False,
 ) -> None:
@@ -141,10 +149,34 @@ def run_series(
     check_machine()
     usable_layout(name)
     priority = DEFAULT_REALTIME_PRIORITY if realtime else 0
-    lab = LabOptions(name, interval_seconds, multiplier, priority, *protected, tls)
+    held = check_buffering(workload, buffering)
+    lab = LabOptions(name, interval_seconds, multiplier, priority, *protected, tls, buffering=held)
     from tunnelswitch_lab.experiment import run_experiment  # measuring needs much that up and down do not
 
     _finish(run_experiment(RunOptions(lab, fault, out, runs, keep_failed)))
+
+
+@app.command()
+def call(
+    out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/call"),
+    caller: Annotated[str, typer.Option(help="sipp: a real SIP call; rtp: the lab's own sender")] = "sipp",
+    fault: Annotated[str, typer.Option(help=f"one of {', '.join(faults.FAULTS)}")] = "service-crash",
+    detect: Detect = "20x3",
+    name: Name = "call",
+) -> None:
+    """One call, one fault: jitter per packet, outage and loss as the caller received them, checked by tshark."""
+    from tunnelswitch_lab.calling import CALLERS, CallOptions, run_call
+
+    if caller not in CALLERS:
+        raise LabError(f"--caller {caller!r} is not known: {', '.join(CALLERS)}")
+    try:
+        faults.find(fault)
+    except ValueError as error:
+        raise LabError(str(error)) from None
+    interval_seconds, multiplier = parse_detect(detect)
+    check_machine()
+    lab = LabOptions(usable_layout(name).name, interval_seconds, multiplier)
+    _finish(run_call(CallOptions(lab, caller, fault, out)))
 
 
 @app.command("faults")
@@ -173,18 +205,89 @@ def faults_(
 
 
 @app.command()
+def cycles(
+    out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/cycles"),
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="how many cycles")] = 10,
+    fault: Annotated[str, typer.Option(help="host-loss or service-crash")] = "host-loss",
+    workload: Workload = "process",
+    checkpoint_interval: Interval = None,
+    detect: Detect = "20x3",
+    stable: Annotated[float, typer.Option(min=0, help="seconds in sync before the group goes back")] = 3.0,
+    name: Name = "cycles",
+) -> None:
+    """Loss, repair and failback in a row with nobody at the keyboard. Exit status 1 if one is not as it must be."""
+    from tunnelswitch_lab.cycles.figures import lines
+    from tunnelswitch_lab.cycles.run import FAULTS, CycleOptions, run_cycles
+
+    if fault not in FAULTS:
+        raise LabError(f"--fault {fault!r} comes back by nothing that is known here: {' or '.join(FAULTS)}")
+    protected = _protected(workload, checkpoint_interval)
+    interval_seconds, multiplier = parse_detect(detect)
+    check_machine()
+    lab = LabOptions(
+        usable_layout(name).name, interval_seconds, multiplier, 0, *protected, failback_after_seconds=stable
+    )
+    summary = _finish(run_cycles(CycleOptions(lab, fault, out, runs)))
+    print("\n".join(lines(summary, out)))
+    if summary["problems"]:
+        raise SystemExit(1)
+
+
+@app.command()
 def bench(
     out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/bench"),
-    runs: Annotated[int, typer.Option(min=1, max=1000, help="runs of every cell")] = 10,
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="runs of every cell")] = 6,
     only: Annotated[list[str] | None, typer.Option(help="a system and its interval, such as keepalived@10")] = None,
+    cases: Annotated[bool, typer.Option("--cases/--no-cases", help="also partitions, hangs and split brain")] = True,
     name: Name = "bench",
 ) -> None:
-    """Measure ours beside keepalived and Open vSwitch's fast failover: same testbed, fault and probe, interleaved."""
+    """Measure ours beside its peers, on the same testbed and faults, interleaved; and what each does when split."""
     check_machine()
     usable_layout(name)
     from tunnelswitch_lab.bench.run import BenchOptions, run_bench
 
-    _finish(run_bench(BenchOptions(out, runs, tuple(only or ()), name)))
+    _finish(run_bench(BenchOptions(out, runs, tuple(only or ()), name, cases)))
+
+
+@app.command()
+def redirect(
+    out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/redirect"),
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="runs of every method and fault")] = 6,
+    method: Annotated[
+        list[str] | None, typer.Option(help="tunnel, garp, bgp or dns; may be given more than once")
+    ] = None,
+    name: Name = "redirect",
+) -> None:
+    """Measure ways to bring clients to the other copy, under one detection and one decision."""
+    check_machine()
+    usable_layout(name)
+    from tunnelswitch_lab.redirection.run import RedirectOptions, run_redirect
+
+    _finish(run_redirect(RedirectOptions(out, tuple(method or ()), runs, name)))
+
+
+@app.command()
+def checkpoints(
+    out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/checkpoints"),
+    only: Annotated[list[str] | None, typer.Option(help="a buffering and an interval, such as full@100")] = None,
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="runs of every cell")] = 1,
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="of calm before each crash")] = 8.0,
+    detect: Detect = "20x3",
+    name: Name = "checkpoints",
+) -> None:
+    """Measure what checkpoints cost and what a crash takes back, by interval and buffering. Exit status 1 if an answer
+    that was held back is forgotten, or a run is not as it must be."""
+    from tunnelswitch_lab.costs import CostOptions, chosen, run_costs, table
+
+    cells = chosen(tuple(only or ()))
+    interval_seconds, multiplier = parse_detect(detect)
+    check_machine()
+    lab = LabOptions(usable_layout(name).name, interval_seconds, multiplier, workload="vm")
+    summary = _finish(run_costs(CostOptions(lab, cells, out, runs, seconds)))
+    print(table(summary["cells"]), end="")
+    print("\n".join(summary["problems"]) or f"all as it must be: {out / 'summary.json'}")
+    if summary["problems"]:
+        raise SystemExit(1)
 
 
 @app.command()
@@ -193,6 +296,9 @@ def soak(
     out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/soak"),
     minutes: Annotated[float, typer.Option(min=0.05, max=1440, help="how long nothing may happen")] = 10.0,
     detect: Detect = "10x3",
+    workload: Workload = "process",
+    checkpoint_interval: Interval = None,
+    buffering: Buffering = "none",
     name: Name = "soak",
 ) -> None:
     """Load for minutes, in which nothing may fail over; then a lost host. Exit status 1 if it is not so."""
@@ -201,14 +307,30 @@ def soak(
     from tunnelswitch_lab.soak.run import SoakOptions, run_soak
 
     check_load(load)
+    protected = _protected(workload, checkpoint_interval)
+    held = check_buffering(workload, buffering)
     interval_seconds, multiplier = parse_detect(detect)
     check_machine()
     usable_layout(name)
-    lab = LabOptions(name, interval_seconds, multiplier)
+    lab = LabOptions(name, interval_seconds, multiplier, 0, *protected, buffering=held)
     summary = _finish(run_soak(SoakOptions(lab, load, out, minutes)))
     print("\n".join(lines(summary, out)))
     if summary["problems"]:
         raise SystemExit(1)
+
+
+@app.command()
+def xen(
+    out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/xen"),
+    keep: Annotated[bool, typer.Option("--keep", help="leave the lab up")] = False,
+    name: Name = "xen",
+) -> None:
+    """A guest under Xen Remus on two emulated machines: one is killed, it answers again. Exit status 1 if not."""
+    check_machine()
+    usable_layout(name)
+    from tunnelswitch_lab.xen.story import XenOptions, run_xen
+
+    print(json.dumps(_finish(run_xen(XenOptions(name, out, keep))), indent=2))
 
 
 @app.command()

@@ -35,7 +35,6 @@ Progress = Callable[[str], object]
 
 ANSWER_SECONDS = 15.0
 _PROTECTED_SECONDS = 30.0
-_WARM_SECONDS = 2.5
 _STEADY_SECONDS = 2.0
 _QUIET_SECONDS = 4.0  # how long to look for a failover that must not come
 _OBSERVE_SECONDS = 20.0
@@ -80,7 +79,7 @@ async def run_experiment(options: RunOptions, progress: Progress = say) -> dict[
             progress(f"the lab stays as it failed: tunnelswitch-lab status --name {options.lab.name}")
         elif found:
             progress("setting the lab up afresh")
-            await _start(bed, options, fresh=False)
+            await start(bed, options, fresh=False)
     except LabError:
         kept = options.keep_failed
         raise
@@ -100,7 +99,7 @@ async def _run_all(
         for attempt in range(1, _ATTEMPTS + 1):
             progress(f"{head}: service and agents")
             try:
-                await _start(bed, options, fresh=fresh and number == attempt == 1)
+                await start(bed, options, fresh=fresh and number == attempt == 1)
                 files = await run_once(bed, fault, options, number, _under(head, progress))
                 break
             except LabError as error:
@@ -132,11 +131,12 @@ def _under(head: str, progress: Progress) -> Progress:
     return lambda text: progress(f"{head}: {text}")
 
 
-async def _start(bed: Testbed, options: RunOptions, *, fresh: bool) -> None:
+async def start(bed: Testbed, options: RunOptions, *, fresh: bool) -> None:
+    """Start service and agents in a lab as it was after `up`: `fresh`, or set up afresh. Raises LabError."""
     if not fresh:
         await bed.reset()
     lab = options.lab
-    await bed.start_service(lab.checkpoint_interval_ms, lab.workload, lab.realtime_priority)
+    await bed.start_service(lab.checkpoint_interval_ms, lab.workload, lab.realtime_priority, lab.buffering)
     await bed.start_agents(options.lab)
 
 
@@ -151,7 +151,7 @@ async def run_once(bed: Testbed, fault: Fault, options: RunOptions, number: int,
     try:
         progress("the client calls")
         await recorders.start()
-        loads = await _warm_up(bed, recorders)
+        loads = await _warm_up(bed, recorders, options.calm_seconds)
         await asyncio.sleep(random.uniform(0, PACKET_SPACING_SECONDS))
         _refuse_moved(recorders.events(), active)
         try:
@@ -180,6 +180,7 @@ async def run_once(bed: Testbed, fault: Fault, options: RunOptions, number: int,
         checkpoint_interval_ms=options.lab.checkpoint_interval_ms,
         realtime_priority=options.lab.realtime_priority,
         workload=options.lab.workload,
+        buffering=options.lab.buffering,
         agents=loads,
     ).save(directory)
     files = await asyncio.to_thread(read_run, directory, recording.SERVICE)
@@ -193,7 +194,7 @@ def _refuse_moved(events: Iterable[BusEvent], active: str, before: float = float
         raise UnprovokedMoveError(reason)
 
 
-async def _warm_up(bed: Testbed, recorders: Recording) -> dict[str, dict[str, float]]:
+async def _warm_up(bed: Testbed, recorders: Recording, seconds: float) -> dict[str, dict[str, float]]:
     """Wait until the call is answered and protected; returns what the agents cost in the calm that follows."""
     await recorders.wait_for_service(ANSWER_SECONDS)
     await wait_protected(recorders)
@@ -203,7 +204,7 @@ async def _warm_up(bed: Testbed, recorders: Recording) -> dict[str, dict[str, fl
         if process["alive"] and process["name"].startswith(("agent-", "switcher-"))
     }
     meter = LoadMeter(agents)
-    await asyncio.sleep(_WARM_SECONDS)
+    await asyncio.sleep(seconds)
     return meter.read()
 
 

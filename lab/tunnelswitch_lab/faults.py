@@ -17,6 +17,9 @@ from typing import Self
 
 from pyroute2 import AsyncIPRoute
 
+from tunnelswitch.config import load
+from tunnelswitch.errors import TunnelswitchError
+from tunnelswitch.processes.operating import Operator
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab import netns, procs
 from tunnelswitch_lab.layout import Layout
@@ -32,6 +35,7 @@ class Verdict(StrEnum):
     SUSPICION = "suspicion"
     PROOF = "proof"
     CUT_OFF = "cut-off"
+    OPERATOR = "operator"
     NONE = "none"
 
 
@@ -83,11 +87,19 @@ FAULTS = {
 }
 
 
+# No fault at all, but measured like one.
+SWITCHOVER = Fault(
+    "switchover", "has an operator's command move the healthy service to the standby", Verdict.OPERATOR, failover=True
+)
+EVENTS = {**FAULTS, SWITCHOVER.name: SWITCHOVER}
+_SWITCHOVER_SECONDS = 10.0
+
+
 def find(name: str) -> Fault:
     """The fault called `name`. Raises ValueError that lists the known ones."""
-    if name not in FAULTS:
-        raise ValueError(f"no fault {name!r}: the known ones are {', '.join(FAULTS)}")
-    return FAULTS[name]
+    if name not in EVENTS:
+        raise ValueError(f"no fault {name!r}: the known ones are {', '.join(EVENTS)}")
+    return EVENTS[name]
 
 
 class Injector:
@@ -134,6 +146,8 @@ class Injector:
                 return self.drop_tunnel(names.T1_KEY)
             case "link-cut:T2":
                 return self.drop_tunnel(names.T2_KEY if active == names.SERVERS[0] else names.T3_KEY)
+            case "switchover":
+                return await self._switch_over(SWITCHOVER.expected_active(active))
             case "service-crash" | "agent-crash" | "nats-crash":
                 return self._kill(f"{fault.name.removesuffix('-crash')}-{active}")
             case unknown:
@@ -166,6 +180,20 @@ class Injector:
         moment = time.time()
         await self._ip.link("set", index=self._ports[site], state=state)
         return moment
+
+    async def _switch_over(self, target: str) -> float:
+        deployment = load(self._layout.deployment_file)
+
+        async def ask() -> float:
+            async with Operator.connected(deployment, lambda line: None) as operator:
+                moment = time.time()
+                await operator.switchover(next(iter(deployment.groups)), target, _SWITCHOVER_SECONDS)
+                return moment
+
+        try:
+            return await netns.run_inside(self._layout.gateway.namespace, ask)
+        except TunnelswitchError as error:
+            raise LabError(f"the service is not moved to {target}: {error.diagnostics()}") from None
 
     def _kill(self, name: str) -> float:
         victim = self._find_proc(name)

@@ -29,6 +29,9 @@ SERVICE_ADDRESS, SERVICE_MAC = "192.168.77.10", "02:00:4d:00:00:0a"
 CLIENT_ADDRESS, CLIENT_MAC = "192.168.77.1", "02:00:4d:00:00:01"
 RTP_PORT, PROBE_PORT, REPLICATION_PORT, MIGRATION_PORT = 5004, 5006, 7000, 7001
 
+# A virtual machine's tap, and what lies between it and br-svc where output is held back.
+TAP, HOLD, HOLD_PORT = "vm0", "vm0-hold", "vm0-port"
+
 NATS_PORT, NATS_ROUTE_PORT, NATS_MONITOR_PORT = 4222, 6222, 8222
 AGENT_METRICS_PORT, SWITCHER_METRICS_PORT = 9101, 9102
 
@@ -202,6 +205,10 @@ class Layout:
     def qmp_socket(self, site: str) -> Path:
         """Monitor of the virtual machine's copy on `site`; `site` may be the text {site}."""
         return self.directory / f"qmp-{site}.sock"
+
+    def keeper_socket(self, site: str) -> Path:
+        """Where the agent of `site` reaches the keeper of the Xen guest; `site` may be the text {site}."""
+        return self.directory / f"keeper-{site}.sock"
 
     def console(self, site: str) -> Path:
         """What the virtual machine's copy on `site` prints on its serial line."""

@@ -6,11 +6,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-WORKLOADS = ("process", "vm")
+WORKLOADS = ("process", "vm")  # `tunnelswitch-lab xen` has one of its own
 CHECKPOINT_INTERVALS_MS = {"process": 25.0, "vm": 100.0}
 # What the service and the `colo` driver take.
 _CHECKPOINT_RANGES_MS = {"process": (1, 60_000), "vm": (10, 60_000)}
 DEFAULT_REALTIME_PRIORITY = 10
+CALM_SECONDS = 2.5
+BUFFERINGS = ("none", "full", "realtime")
 
 _DETECT = re.compile(r"(\d+(?:\.\d+)?)x(\d+)")
 
@@ -24,7 +26,8 @@ class LabOptions:
     """How a lab's agents are set up.
 
     `realtime_priority` is 0 for the ordinary scheduler, or 1 to 99 for SCHED_FIFO in the agents. `tls`: on the bus, to
-    the nodes and between them.
+    the nodes and between them. `failback_after_seconds`: after that the group goes back to the primary by itself.
+    `bridge` is where the agents switch the client tunnels; the clients are on br-svc.
     """
 
     name: str = "lab"
@@ -34,13 +37,17 @@ class LabOptions:
     workload: str = "process"
     checkpoint_interval_ms: float = CHECKPOINT_INTERVALS_MS["process"]
     tls: bool = False
+    failback_after_seconds: float | None = None
+    buffering: str = "none"
+    bridge: str = "br-svc"
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """A series of runs: bring a lab up, inject `fault` in each run, measure, write everything below `out`.
 
-    `keep_failed`: the first run that fails ends the series, and the lab stays up as it was then.
+    `keep_failed`: the first run that fails ends the series, and the lab stays up as it was then. `calm_seconds`: the
+    call goes on for so long before the fault.
     """
 
     lab: LabOptions
@@ -48,12 +55,22 @@ class RunOptions:
     out: Path
     runs: int = 1
     keep_failed: bool = False
+    calm_seconds: float = CALM_SECONDS
 
 
 def check_workload(text: str) -> str:
     """The workload of this name. Raises LabError if there is none."""
     if text not in WORKLOADS:
         raise LabError(f"--workload {text!r} is not known: {', '.join(WORKLOADS)}")
+    return text
+
+
+def check_buffering(workload: str, text: str) -> str:
+    """The buffering of this name. Raises LabError if there is none, or the workload has none."""
+    if text not in BUFFERINGS:
+        raise LabError(f"--buffering {text!r} is not known: {', '.join(BUFFERINGS)}")
+    if text != "none" and workload != "vm":
+        raise LabError(f"--buffering {text} is for --workload vm: a {workload} answers when its standby has the state")
     return text
 
 

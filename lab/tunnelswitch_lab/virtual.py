@@ -21,7 +21,6 @@ from tunnelswitch_lab.layout import Layout, Site
 from tunnelswitch_lab.options import LabError
 from tunnelswitch_lab.procs import Proc
 
-TAP = "vm0"
 READY = "service: ready"
 # T1 goes through the userspace switch, whose packet sockets hold some 90 packets: a checkpoint sent as one burst would
 # lose a part of itself there, and wait 200 ms for the retransmission. These hold for the site's namespace (tcp(7)).
@@ -31,12 +30,13 @@ _START_SECONDS = 10.0
 _TOOL_SECONDS = 5.0
 
 
-async def start(layout: Layout, spawn: Callable[..., Proc]) -> None:
-    """Start both copies and return when the active's service is up. Raises LabError if one does not start."""
+async def start(layout: Layout, spawn: Callable[..., Proc], *, held: bool = False) -> None:
+    """Start both copies and return when the active's service is up. `held`: an agent stands between them and br-svc.
+    Raises LabError if one does not start."""
     qemu, made = await asyncio.to_thread(lambda: (qemu_command(), image()))
     started = []
     for server in layout.servers:
-        await _plug(server)
+        await plug(server, server.migration_address, held=held)
         started.append(await start_copy(layout, server, spawn, qemu, made, standby=server.name != names.SERVERS[0]))
     console = layout.console(names.SERVERS[0])
 
@@ -62,7 +62,7 @@ async def start_copy(
         site=server.name,
         run=os.urandom(8),
         standby=standby,
-        tap=TAP,
+        tap=names.TAP,
         mac=names.SERVICE_MAC,
         address=f"{names.SERVICE_ADDRESS}/24",
         client=(names.CLIENT_ADDRESS, names.CLIENT_MAC),
@@ -71,7 +71,9 @@ async def start_copy(
         console=console,
         kvm=kvm_works(),
     )
-    proc = spawn(server.namespace, command(qemu, made, machine), name=f"service-{server.name}")
+    # Behind the switches it would stand still longer at checkpoints, and wake up later.
+    nice = procs.FURNITURE_NICE
+    proc = spawn(server.namespace, command(qemu, made, machine), name=f"service-{server.name}", nice=nice)
 
     async def listening() -> bool:
         check_alive(proc)
@@ -84,34 +86,57 @@ async def start_copy(
     return proc
 
 
-async def _plug(server: Site) -> None:
+async def start_standby(layout: Layout, server: Site, spawn: Callable[..., Proc], *, held: bool = False) -> Proc:
+    """Start a fresh QEMU that waits to be given the machine's state. Raises LabError if it does not start."""
+    qemu, made = await asyncio.to_thread(lambda: (qemu_command(), image()))
+    await plug(server, server.migration_address, held=held)
+    return await start_copy(layout, server, spawn, qemu, made, standby=True)
+
+
+async def plug(server: Site, address: str, *, held: bool = False) -> None:
     """Give the host its two ends: the machine's card on br-svc, and an address of its own on T1."""
     async with netns.netlink(server.service_namespace) as ip:
         await ip.link("set", index=await netns.index_of(ip, "eth0"), state="down")
-    netns.add_tap(server.namespace, TAP)
+    netns.add_tap(server.namespace, names.TAP)
+    port = await _hold(server) if held else names.TAP
     async with netns.netlink(server.namespace) as ip:
-        await netns.set_up(ip, TAP, mtu=names.INNER_MTU)
+        await netns.set_up(ip, names.TAP, mtu=names.INNER_MTU)
         index = await netns.set_up(ip, "br-t1", mtu=names.INNER_MTU)
-        await ip.addr("replace", index=index, address=server.migration_address, prefixlen=24)
+        await ip.addr("replace", index=index, address=address, prefixlen=24)
     with netns.entered(server.namespace):
         for name, value in _TCP.items():
             with contextlib.suppress(FileNotFoundError):  # an older kernel waits longer, and that is all
                 (Path("/proc/sys/net/ipv4") / name).write_text(value)
-    await _switch(server, "--may-exist", "add-port", "br-svc", TAP)
+    other = names.TAP if held else names.HOLD_PORT
+    await switch(server, "--if-exists", "del-port", "br-svc", other, "--", "--may-exist", "add-port", "br-svc", port)
+
+
+async def _hold(server: Site) -> str:
+    """A veth pair between the machine's tap and the bridge; returns the bridge's port."""
+    async with netns.netlink(server.namespace) as ip:
+        there = list(await ip.link_lookup(ifname=names.HOLD))
+    if not there:
+        inner, port = (
+            netns.End(server.namespace, device, names.INNER_MTU, arp=False) for device in (names.HOLD, names.HOLD_PORT)
+        )
+        await netns.add_veth(inner, port)
+    return names.HOLD_PORT
 
 
 async def unplug(layout: Layout) -> None:
     """Make room for the workload `process`, which has the same address."""
     for server in layout.servers:
         async with netns.netlink(server.namespace) as ip:
-            plugged = list(await ip.link_lookup(ifname=TAP))
+            plugged = list(await ip.link_lookup(ifname=names.TAP))
         if plugged:
-            await _switch(server, "--if-exists", "del-port", "br-svc", TAP)
+            for port in (names.TAP, names.HOLD_PORT):
+                await switch(server, "--if-exists", "del-port", "br-svc", port)
         async with netns.netlink(server.service_namespace) as ip:
             await netns.set_up(ip, "eth0")
 
 
-async def _switch(server: Site, *arguments: str) -> None:
+async def switch(server: Site, *arguments: str) -> None:
+    """ovs-vsctl at a site. Raises LabError."""
     tool = ["ovs-vsctl", f"--db={server.ovsdb}", f"--timeout={_TOOL_SECONDS:.0f}", *arguments]
     try:
         await procs.check_output(tool, _TOOL_SECONDS + 1)

@@ -226,6 +226,10 @@ def test_clients_that_give_up_are_not_waiting() -> None:
 @pytest.mark.parametrize(
     ("data", "asks"),
     [
+        (udp(CLIENT, SERVICE, b"\r\n\r\n"), False),
+        (udp(CLIENT, SERVICE, b""), False),
+        (udp(CLIENT, SERVICE, b"\xff"), False),
+        (udp(CLIENT, SERVICE, b"\r\n\r\n\r\n"), True),
         (tcp(0x10), False),
         (tcp(0x18, b"GET"), True),
         (tcp(0x02), True),

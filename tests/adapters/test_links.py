@@ -66,3 +66,19 @@ async def test_what_is_wrong_is_said_with_what_to_do(links: Links) -> None:
         await links.link("nothing0")
     with pytest.raises(DataPlaneError, match=r"route to 10\.99\.0\.1"):
         await links.ensure_quickack("repl0", "10.99.0.1")
+
+
+async def test_a_rate_takes_the_place_of_the_device_s_queue_and_of_an_earlier_rate(
+    here: Namespace, links: Links
+) -> None:
+    await links.ensure_up("repl0")
+    for mbit in (100, 20):
+        await links.limit_rate("repl0", mbit)
+    index = (await links.link("repl0")).index
+    async with here.netlink() as ip:
+        queues = [queue async for queue in await ip.get_qdiscs(index=index)]
+    (queue,) = [queue for queue in queues if queue["index"] == index]
+    assert queue.get_attr("TCA_KIND") == "tbf"
+    assert queue.get_attr("TCA_OPTIONS").get_attr("TCA_TBF_PARMS")["rate"] == 20_000_000 // 8
+    with pytest.raises(DataPlaneError):
+        await links.limit_rate("absent0", 20)

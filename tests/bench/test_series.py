@@ -24,8 +24,9 @@ def test_every_system_meets_every_fault_that_it_can_notice() -> None:
     cells = {found.name for found in cells_of(all_systems())}
     assert "ovs-bfd-group@10 host-loss" in cells
     assert "ovs-bfd-group@10 service-crash" not in cells
-    assert {"tunnelswitch@10 service-crash", "keepalived@1000 host-loss", "ovs-bfd-group@30 host-loss"} <= cells
-    assert len(cells) == 13
+    assert "frr-bfd-bgp@10 service-crash" not in cells
+    assert {"tunnelswitch@10 service-crash", "keepalived-script@100 service-crash", "pacemaker@1000 host-loss"} <= cells
+    assert len(cells) == 20
 
 
 def test_runs_are_interleaved() -> None:
@@ -74,7 +75,7 @@ def test_what_was_not_measured_is_no_success() -> None:
     ours, peer = cell("tunnelswitch@10", "host-loss", 0.042), cell("keepalived@10", "host-loss", 0.030)
 
     def verdict(*cells: Cell) -> str | None:
-        return failed(report.summarise(cells, {}))
+        return failed(report.summarise(cells, [], {}))
 
     assert verdict(ours, peer) is None
     assert verdict(ours) is None, "nobody asked for the peer"
@@ -98,7 +99,7 @@ def test_the_budget_adds_up_to_the_first_packet() -> None:
 def test_results_are_written_for_machines_and_for_people(tmp_path: Path) -> None:
     cells = [cell("tunnelswitch@10", "host-loss", 0.042), cell("ovs-bfd-group@10", "host-loss", 0.03)]
     cells[0].budgets.append(dict.fromkeys(PHASES, 0.001))
-    report.write(tmp_path, report.summarise(cells, {"cores": 2}))
+    report.write(tmp_path, report.summarise(cells, [], {"cores": 2}))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["cells"][0]["gap_seconds"]["median"] == 0.042
     assert summary["environment"] == {"cores": 2}

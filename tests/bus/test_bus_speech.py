@@ -10,9 +10,9 @@ from tunnelswitch.bus.speech import check_sender, is_of_site
 from tunnelswitch.bus.subjects import BY_NAME, BY_TYPE, RECORD, subject_of
 from tunnelswitch.errors import BadMessageError
 
-AGENT = {"heartbeat", "checkpoint", "proof", "applied", "serving", "promote_failed", "traffic"}
+AGENT = {"heartbeat", "checkpoint", "proof", "applied", "serving", "promote_failed", "handover_refused", "traffic"}
 SWITCHER = {"applied", "decision", "epoch", "handover", "failover"}
-OPERATOR = {"move", "drain"}
+OPERATOR = {"move", "plan", "drain", "pause"}
 SAMPLES = {BY_TYPE[type(message)].name: message for message in samples.MESSAGES}
 
 

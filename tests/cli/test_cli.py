@@ -136,9 +136,26 @@ REPORT: StatusReport = {
             "in_sync": True,
             "reason": "suspicion",
             "decided_at": 1_700_000_000.25,
+            "drained": ["primary"],
+            "paused": "alice@host: a switch is replaced",
+            "paused_at": 1_700_000_100.0,
         },
         "data": {"error": "the epoch store did not answer"},
     },
+    "copies": [
+        {
+            "service": "pbx",
+            "site": "secondary",
+            "role": "active",
+            "state": "syncing",
+            "why": "the standby is given the whole state",
+            "progress": 0.43,
+            "checkpoint_sequence": 17,
+            "checkpoint_age_seconds": 0.0301,
+            "gate_open": True,
+        },
+        {"service": "pbx", "site": "primary", "error": "its agent is not heard"},
+    ],
     "processes": [
         {"site": "primary", "process": "agent", "address": "10.9.0.1:9101", "ready": True, "reasons": []},
         {"site": "gateway", "process": "agent", "address": "10.9.0.3:9101", "ready": False, "reasons": ["no NATS"]},
@@ -152,6 +169,10 @@ def test_status_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "voip 3.1-gateway.a1.2 secondary in sync suspicion 2023-11-14 22:13:20.250+00:00" in lines
     assert "data - - - the epoch store did not answer -" in lines
+    assert "voip: automatic moves are paused since 2023-11-14 22:15:00+00:00, alice@host: a switch is replaced" in lines
+    assert "voip: drained: primary" in lines
+    assert "pbx secondary active syncing 43% 17, 0.03 s old the standby is given the whole state" in lines
+    assert "pbx primary - - - its agent is not heard" in lines
     assert "primary agent 10.9.0.1:9101 ready" in lines
     assert "gateway agent 10.9.0.3:9101 not ready no NATS" in lines
     assert "gateway switcher 10.9.0.3:9102 no answer re?fused" in lines
@@ -167,6 +188,7 @@ def test_what_is_well() -> None:
     well: StatusReport = {
         "cluster": "lab",
         "groups": {"voip": REPORT["groups"]["voip"]},
+        "copies": REPORT["copies"],
         "processes": REPORT["processes"][:1],
     }
     assert is_well(well)

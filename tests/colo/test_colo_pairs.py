@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 from machines import Machines, fence, promote, until
 
-from tunnelswitch.core.events import FenceDone, FenceFailed, Promoted, PromotionFailed, RunExited
+from tunnelswitch.core.actions import TakeCheckpoint
+from tunnelswitch.core.events import (
+    CheckpointFailed,
+    CheckpointTaken,
+    FenceDone,
+    FenceFailed,
+    Promoted,
+    PromotionFailed,
+    RunExited,
+    ServiceSeen,
+)
 from tunnelswitch.core.facts import CheckpointSeen, Protection
 from tunnelswitch.replication.colo_qmp import QUERY_STATUS
 
@@ -83,7 +93,7 @@ async def test_the_active_goes_on_alone_when_the_standby_dies(machines: Machines
     machines.signal("two", signal.SIGKILL)
     await until(lambda: first.seen.protection is Protection.UNPROTECTED)
     assert (first.seen.run, first.seen.role) == (run, "active")
-    assert first.counts["peer_lost"] == 1
+    await until(lambda: first.counts["peer_lost"] == 1)  # counted a turn of the loop after it was seen
     machines.boot("two", standby=True)
     await until(lambda: first.seen.protection is Protection.PROTECTED)
     assert first.seen.run == run
@@ -220,3 +230,34 @@ async def test_only_the_named_run_is_fenced(machines: Machines) -> None:
     assert first.seen.run in other.error
     assert isinstance(await first.driver.fence(fence(first.seen.run)), FenceDone)
     assert isinstance(await first.driver.fence(fence(first.of(RunExited)[0].run)), FenceDone)  # known to have ended
+
+
+def take(run: str, *, urgent: bool, deadline_seconds: float = 5.0) -> TakeCheckpoint:
+    return TakeCheckpoint("vm", run, 7, urgent=urgent, deadline_seconds=deadline_seconds)
+
+
+async def test_a_last_checkpoint_begins_at_once_and_holds_all_until_the_machine_goes_on(machines: Machines) -> None:
+    first, _ = await machines.protected(checkpoint_interval_ms=60_000)
+    run, now = first.seen.run, asyncio.get_running_loop().time
+    for urgent in (True, False):  # at this interval nobody waits for the next one
+        asked_at = now()
+        taken = await first.driver.checkpoint(take(run, urgent=urgent))
+        assert isinstance(taken, CheckpointTaken), taken
+        assert taken.sequence == first.of(CheckpointSeen)[-1].sequence
+        assert asked_at < taken.holds_until <= now()
+    machines.signal("two", signal.SIGKILL)
+    failed = await first.driver.checkpoint(take(run, urgent=True))
+    assert isinstance(failed, CheckpointFailed)
+    assert first.seen.role == "active"
+
+
+async def test_the_state_of_protection_is_told_with_its_reason(machines: Machines) -> None:
+    machines.boot("one")
+    first = await machines.watch("one")
+    await until(lambda: "no standby at 127.0.0.1:" in first.seen.why)
+    assert first.seen.protection is Protection.UNPROTECTED
+    machines.boot("two", standby=True)
+    second = await machines.watch("two")
+    await until(lambda: first.seen.protection is Protection.PROTECTED and second.seen.in_sync)
+    assert (first.seen.why, second.seen.why) == ("", "")
+    assert any(seen.protection is Protection.SYNCING and seen.why for seen in second.of(ServiceSeen))

@@ -122,7 +122,7 @@ CASES = {
     ),
     "unknown driver": (
         changed('driver = "exec"', 'driver = "exek"'),
-        'services.pbx.driver: "exek" is not a driver; did you mean exec? drivers: colo, exec',
+        'services.pbx.driver: "exek" is not a driver; did you mean exec? drivers: colo, exec, xen',
     ),
     "foreign bridge": (
         changed('bridge = "br-svc"', 'bridge = "br-x"'),
@@ -231,10 +231,16 @@ CASES = {
         changed('status = ["/usr/local/lib/pbx/status"]', 'status = "/usr/local/lib/pbx/status"'),
         'services.pbx.exec.status: is "/usr/local/lib/pbx/status"; give a list of strings',
     ),
+    "failback of a group that does not move": (
+        changed('failback = "manual"', 'failback = "automatic"').replace("automatic = true", "automatic = false"),
+        'groups.voip.policy.failback: is "automatic", and policy.automatic is false: nothing moves by itself; '
+        'set it to "manual"',
+    ),
     "unknown key": (
         changed("t2_key = 2", "t2_key = 2\nt2_kee = 2"),
         "services.pbx.t2_kee: is not a key we know; did you mean t2_key? "
-        "keys here: address, bridge, buffering, colo, driver, exec, t2_key, t3_key",
+        "keys here: address, bridge, buffering, colo, degraded_after_seconds, driver, exec, output, t2_key, t3_key, "
+        "xen",
     ),
     "unknown table": (
         changed("[runtime]", "[runtme]"),
@@ -332,6 +338,57 @@ def test_a_virtual_machine() -> None:
 @pytest.mark.parametrize("case", VM_CASES)
 def test_every_mistake_about_a_virtual_machine(case: str) -> None:
     text, line = VM_CASES[case]
+    assert line in complaints(text)
+
+
+XEN = (
+    EXAMPLE[: EXAMPLE.index("[services.pbx.exec]")].replace('driver = "exec"', 'driver = "xen"')
+    + """[services.pbx.xen]
+keeper_socket = "/run/xenkeeper/pbx.sock"
+[services.pbx.xen.sites.primary]
+migration_address = "10.8.0.1:7001"
+[services.pbx.xen.sites.secondary]
+migration_address = "10.8.0.2:7001"
+"""
+    + EXAMPLE[EXAMPLE.index("[detection]") :]
+)
+XEN_CASES = {
+    "relative socket": (
+        XEN.replace('"/run/xenkeeper/pbx.sock"', '"pbx.sock"'),
+        'services.pbx.xen.keeper_socket: "pbx.sock" is not an absolute path; give the socket\'s whole path',
+    ),
+    "guest": (
+        XEN.replace("[services.pbx.xen]", '[services.pbx.xen]\nguest = "a b"'),
+        'services.pbx.xen.guest: "a b" is not a guest\'s name; '
+        "give the guest's name in xl list, of letters, digits and _.-",
+    ),
+    "silence too short": (
+        XEN.replace("[services.pbx.xen]", "[services.pbx.xen]\nsilence_seconds = 0.5"),
+        "services.pbx.xen.silence_seconds: 0.5 is no longer than a checkpoint may take; "
+        "give more than interval and stall together, 0.55",
+    ),
+    "one address twice": (
+        XEN.replace("10.8.0.2:7001", "10.8.0.1:7001"),
+        'services.pbx.xen.sites.secondary.migration_address: "10.8.0.1:7001" is also '
+        "services.pbx.xen.sites.primary.migration_address; give every site an address of its own",
+    ),
+    "not a server": (
+        XEN.replace("xen.sites.secondary", "xen.sites.gateway"),
+        "services.pbx.xen.sites.secondary: is missing; add the table [services.pbx.xen.sites.secondary]",
+    ),
+}
+
+
+def test_a_guest_under_xen() -> None:
+    xen = parse(XEN, "test.toml").services["pbx"].xen
+    assert xen is not None
+    assert (xen.guest, xen.checkpoint_interval_ms) == ("", 200)
+    assert xen.sites["secondary"].migration_address == "10.8.0.2:7001"
+
+
+@pytest.mark.parametrize("case", XEN_CASES)
+def test_every_mistake_about_a_guest_under_xen(case: str) -> None:
+    text, line = XEN_CASES[case]
     assert line in complaints(text)
 
 
@@ -435,6 +492,9 @@ def _tables(cls: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
             "Exec",
             "Colo",
             "ColoSite",
+            "Output",
+            "Xen",
+            "XenSite",
         ):
             if re.search(rf"\b{name}\b", str(field.type)):
                 found[field.name] = getattr(config, name)
@@ -457,8 +517,11 @@ def test_every_key_is_documented() -> None:
         "groups.NAME.policy": config.Policy,
         "services.NAME": config.Service,
         "services.NAME.exec": config.Exec,
+        "services.NAME.output": config.Output,
         "services.NAME.colo": config.Colo,
         "services.NAME.colo.sites.SITE": config.ColoSite,
+        "services.NAME.xen": config.Xen,
+        "services.NAME.xen.sites.SITE": config.XenSite,
         "detection": config.Detection,
         "runtime": config.Runtime,
     }

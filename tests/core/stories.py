@@ -13,8 +13,9 @@ from tunnelswitch.core.facts import Decision, MoveRequest, Reason
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.core.topology import Group
 from tunnelswitch_lab.simulator.hypervisor import Hypervisor
+from tunnelswitch_lab.simulator.names import switcher_at
 from tunnelswitch_lab.simulator.setup import GROUP, Setup
-from tunnelswitch_lab.simulator.world import World, switcher_at
+from tunnelswitch_lab.simulator.world import World
 
 T = TypeVar("T")
 SETTLE_SECONDS = 0.5

@@ -16,7 +16,7 @@ from tunnelswitch.core.facts import Path, Reason
 from tunnelswitch.core.keeping import RecordKeeper
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch_lab.simulator.faults import FAULTS
-from tunnelswitch_lab.simulator.world import switcher_at
+from tunnelswitch_lab.simulator.names import switcher_at
 
 # ---------------------------------------------------------------------- it never comes back, although it could
 
@@ -154,11 +154,11 @@ def test_hysteresis_counts_every_move_whoever_told_of_it() -> None:
     """The switcher that is left slept while the other one moved the service, and heard of it afterwards."""
     world = in_good_times(TWO_GATEWAYS)
     world.processes[SWITCHER].pause()
-    world.ask("secondary")
+    world.service.crash("primary")
     world.run(0.1)
     world.resume(SWITCHER)
     world.run(0.9)
-    assert world.moves == [("secondary", Reason.OPERATOR)]
+    assert world.moves == [("secondary", Reason.PROOF)]
     assert world.record.in_sync
     world.kill(switcher_at("branch"))
     world.lose_host("secondary")

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from tunnelswitch_lab.simulator.names import switcher_at
 from tunnelswitch_lab.simulator.running import unlogged
 from tunnelswitch_lab.simulator.setup import GROUP, Setup
-from tunnelswitch_lab.simulator.world import World, switcher_at
+from tunnelswitch_lab.simulator.world import World
 
 TWO_GATEWAYS = Setup(group=replace(GROUP, gateways=("gateway", "branch")))
 WITNESS = Setup(group=replace(GROUP, voters=("primary", "secondary", "witness")), witnesses=("witness",))

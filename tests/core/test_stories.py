@@ -10,6 +10,7 @@ from stories import SERVICE, SWITCHER, Story, in_good_times
 from tunnelswitch.core import events, facts
 from tunnelswitch.core.evidence import PATH_DOWN_SECONDS
 from tunnelswitch.core.facts import Path, Reason
+from tunnelswitch_lab.simulator.network import both_ways
 from tunnelswitch_lab.simulator.setup import GROUP
 
 
@@ -234,6 +235,16 @@ def test_gateway_that_lost_the_path_alone_asks_for_a_handover(world: Story) -> N
     world.run(2.0)
     assert world.moves == [("secondary", Reason.CUT_OFF)]
     assert world.answering_copies() == {"secondary"}
+
+
+def test_an_active_that_comes_back_after_long_is_given_the_time_to_show_its_path_and_to_answer(world: Story) -> None:
+    ways = both_ways("gateway", "primary")
+    world.network.cut(ways)
+    world.run(PATH_DOWN_SECONDS + 1.0)
+    world.network.mend(ways)
+    world.run(2.0)
+    assert world.moves == []
+    assert world.answering_copies() == {"primary"}
 
 
 def test_a_gateway_that_alone_has_lost_the_active_moves_nothing_and_says_why_its_clients_wait(world: Story) -> None:

@@ -102,8 +102,10 @@ def configure(directory: Path) -> Path:
 
 
 async def live_through_a_crash(name: str, directory: Path) -> Live:
-    """A lab with a call through it whose service crashes, watched by Prometheus all the time."""
-    bed = await Testbed.up(LabOptions(name, interval_seconds=0.05))
+    """A lab with a call through it whose machine crashes, watched by Prometheus all the time. Its output waits, but for
+    the call, so that everything that can be shown is."""
+    options = LabOptions(name, interval_seconds=0.05, workload="vm", checkpoint_interval_ms=100.0, buffering="realtime")
+    bed = await Testbed.up(options)
     live = Live(bed.layout)
     try:
         await bed.start_service()

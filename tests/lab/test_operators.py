@@ -44,6 +44,47 @@ async def test_a_site_is_drained_and_its_clients_hardly_notice(running: Running)
     assert running.tunnels() == {"t3-pbx"}, "nothing moves back by itself"
 
 
+async def test_a_planned_move_loses_nothing_and_a_dry_run_moves_nothing(running: Running) -> None:
+    dry = await command(running, "switchover", "--to", "secondary", "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert "voip: primary would hand over to secondary (pbx protected, checkpoint " in dry.stdout
+    assert running.tunnels() == {"t2-pbx"}
+
+    watching = asyncio.create_task(asyncio.to_thread(running.client.watch, 5.0))
+    await asyncio.sleep(0.5)
+    moved = await command(running, "switchover", "--to", "secondary")
+    assert moved.returncode == 0, moved.stderr
+    view = await watching
+    assert view.copies == ["primary", "secondary"]
+    counters = [reply.reply.counter for reply in view.replies]
+    assert counters == sorted(set(counters)), "the new copy knows every packet that the old one answered"
+    assert "final_checkpoint" in running.logs()
+
+
+async def test_nothing_moves_while_it_is_paused(running: Running) -> None:
+    paused = await command(running, "pause", "--why", "a test", "--wait")
+    assert (paused.returncode, paused.stderr) == (0, "")
+    assert paused.stdout.splitlines()[-1] == "voip: the switcher of gateway knows"
+    status = await command(running, "status")
+    assert ": a test" in status.stdout
+    assert await running.metric("gateway", "switcher", "tunnelswitch_paused{") == 1
+
+    crashed = running.proc("service-primary")
+    crashed.signal(9)
+    await procs.wait_gone([crashed.pid], 5.0)
+    await asyncio.sleep(1.0)
+    assert running.tunnels() == {"t2-pbx"}
+    resumed = await command(running, "resume", "--wait")
+    assert resumed.returncode == 0, resumed.stderr
+    await running.until_tunnels({"t3-pbx"})
+
+    switcher = running.proc("switcher-gateway")
+    switcher.signal(9)
+    unheard = await command(running, "pause", "--wait", "--within", "2")
+    assert unheard.returncode == 1
+    assert "no switcher has answered" in unheard.stderr
+
+
 async def test_a_switchover_that_would_lose_state_is_refused_with_the_reason(running: Running) -> None:
     standby = running.proc("service-secondary")
     standby.signal(9)

@@ -27,6 +27,7 @@ SAYS = {
     "operator": OPERATOR_SAYS,
 }
 OF_ADAPTERS = {("server", "checkpoint"), ("gateway", "traffic")}  # the simulator has none of these
+OF_PEOPLE = {("operator", "plan"), ("operator", "pause")}  # told in tests/core
 
 
 def test_what_is_said_is_in_the_table_and_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,4 +45,4 @@ def test_what_is_said_is_in_the_table_and_nothing_more(monkeypatch: pytest.Monke
     assert play_range(STORIES) == (len(STORIES), [])
     for source, message in said.values():
         check_sender(subject_of("lab", message), Envelope(message, source, "1", 1.0))
-    assert set(said) | OF_ADAPTERS == {(role, kind) for role, kinds in SAYS.items() for kind in kinds}
+    assert set(said) | OF_ADAPTERS | OF_PEOPLE == {(role, kind) for role, kinds in SAYS.items() for kind in kinds}

@@ -5,21 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import time
 from pathlib import Path
 
 import pytest
 from driver_bench import Bench, eventually, fence_action, is_running, leave_stale_socket, promote_action
+from structlog.testing import capture_logs
 
+from tunnelswitch.config import load
 from tunnelswitch.core.events import FenceDone, FenceFailed, Promoted, PromotionFailed, RunExited, ServiceSeen
 from tunnelswitch.core.facts import CheckpointSeen, Protection
 from tunnelswitch.errors import DriverError
+from tunnelswitch.telemetry.metrics import Metrics
+
+EXAMPLE = Path(__file__).parents[2] / "deploy/example.toml"
 
 
 async def test_nothing_there(bench: Bench) -> None:
     await bench.start()
     seen = await bench.seen(ServiceSeen)
-    assert seen == ServiceSeen("pbx", "", "stopped", Protection.STOPPED, in_sync=False)
+    assert seen == ServiceSeen("pbx", "", "stopped", Protection.STOPPED, in_sync=False, why="no process")
 
 
 async def test_attaches_and_tells_the_exit_at_once(bench: Bench) -> None:
@@ -31,7 +37,7 @@ async def test_attaches_and_tells_the_exit_at_once(bench: Bench) -> None:
     await bench.seen(RunExited, run="r1")
     assert bench.events[-2:] == [
         RunExited("pbx", "r1"),
-        ServiceSeen("pbx", "", "stopped", Protection.STOPPED, in_sync=False),
+        ServiceSeen("pbx", "", "stopped", Protection.STOPPED, in_sync=False, why="no process"),
     ]
 
 
@@ -167,6 +173,60 @@ async def test_a_promotion_that_lies_fails_or_hangs(bench: Bench) -> None:
     assert await hanging == PromotionFailed("pbx", "promote did not end within 0.5 s")
 
 
+async def test_a_promotion_that_leaves_a_standby_is_a_lie(bench: Bench) -> None:
+    bench.service("r1", in_sync=True)
+    driver = await bench.start()
+    await bench.seen(ServiceSeen, run="r1")
+    answer = await driver.promote(promote_action(0.5))
+    assert answer == PromotionFailed("pbx", "promote ended with status 0, but run r1 is a standby")
+    assert all(event.role != "active" for event in bench.events)
+
+
+async def test_a_promotion_whose_copy_says_so_a_little_later(bench: Bench) -> None:
+    process = bench.service("r1", in_sync=True)
+    driver = await bench.start()
+    await bench.seen(ServiceSeen, run="r1")
+    promotion = asyncio.create_task(driver.promote(promote_action()))
+    await asyncio.sleep(0.2)
+    bench.say(process, "r1", "active", in_sync=False)
+    assert isinstance(await promotion, Promoted)
+
+
+async def test_a_status_hook_that_hangs_holds_no_promotion(bench: Bench) -> None:
+    bench.service("r1", in_sync=True)
+    driver = await bench.start(timeout_seconds=0.3)
+    await bench.seen(ServiceSeen, run="r1")
+    bench.hook("status", "sleep 600")
+    assert isinstance(await driver.promote(promote_action()), Promoted)
+
+
+async def test_a_status_hook_that_hangs_takes_no_time_from_a_fence(bench: Bench) -> None:
+    process = bench.service("r1", "active")
+    driver = await bench.start(
+        status=bench.hook("status", "sleep 600"),
+        fence=bench.hook("fence", 'sleep 0.2; kill -KILL "$(cat "$1/pid")"'),
+    )
+    answer = await driver.fence(fence_action("r1", 2.0))
+    assert answer == FenceFailed("pbx", "fence ended with status 0, but status does not say that nobody is here")
+    assert not is_running(process.pid), "it was done; only nobody could tell"
+
+
+async def test_what_an_acting_hook_said_is_logged(bench: Bench) -> None:
+    process = bench.service("r1", in_sync=True)
+    driver = await bench.start(promote=bench.hook("promote", "echo one; echo two >&2"))
+    await bench.seen(ServiceSeen, run="r1")
+    bench.say(process, "r1", "active", in_sync=False)
+    with capture_logs() as logs:
+        await driver.promote(promote_action())
+        bench.hook("promote", "printf 'no\\033 disk' >&2; exit 1")
+        await driver.promote(promote_action())
+    told = [entry for entry in logs if entry.get("hook") == "promote"]
+    assert [(entry["event"], entry["log_level"], entry["said"]) for entry in told] == [
+        ("hook_ended", "info", "one | two"),
+        ("hook_failed", "warning", "no? disk"),
+    ]
+
+
 async def test_a_standby_that_dies_while_it_is_promoted(bench: Bench) -> None:
     bench.service("r1")
     driver = await bench.start(promote=bench.hook("promote", 'kill -KILL "$(cat "$1/pid")"; sleep 0.2'))
@@ -245,6 +305,10 @@ async def test_health_is_counted_and_decides_nothing(bench: Bench, monkeypatch: 
     driver = await bench.start(health=bench.hook("health", "exit 1"))
     await bench.until(lambda: driver.health_failures >= 4)
     assert bench.counts["health_failed"] >= 4
+    shown = Metrics(load(EXAMPLE), "primary", "agent")
+    shown.watch_health("pbx", driver)
+    failures = re.findall(r'tunnelswitch_health_failures\{service="pbx"\} (\d+)', shown.render().decode())
+    assert [int(number) >= 4 for number in failures] == [True]
     assert [type(event) for event in bench.events if getattr(event, "run", "")] == [ServiceSeen]
     bench.hook("health", "exit 0")
     await eventually(lambda: driver.health_failures == 0)
@@ -328,9 +392,10 @@ async def test_a_stale_socket_is_taken_over_but_nothing_else_is(bench: Bench) ->
 
 
 async def test_promotion_is_quick(bench: Bench) -> None:
-    bench.service("r1", in_sync=True)
+    process = bench.service("r1", in_sync=True)
     driver = await bench.start(promote=("/bin/true",))
     await bench.seen(ServiceSeen, run="r1")
+    bench.say(process, "r1", "active", in_sync=False)
     times = []
     for _ in range(20):
         started_at = time.perf_counter()

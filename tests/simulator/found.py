@@ -1,7 +1,7 @@
 """Which seed and which invariant find each planted bug: `found.json` holds the last search, docs/simulator.md shows it.
 
-    python tests/simulator/found.py [NAME ...]      searches again for these, or for all
-    python tests/simulator/found.py --table         only writes the table
+    python tests/simulator/found.py [--jobs N] [NAME ...]   searches again for these, or for all
+    python tests/simulator/found.py --table                 only writes the table
 
 A search takes the seeds that found something the last time, then all in order, until one breaks a rule.
 """
@@ -64,12 +64,16 @@ def main(names: list[str]) -> int:
     if names == ["--table"]:
         PAGE.write_text(table(), encoding="utf-8")
         return 0
+    jobs = None
+    if names[:1] == ["--jobs"]:
+        jobs, names = int(names[1]), names[2:]
     found = {} if not names else read()
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         chosen = names or list(PLANTED)
         for name, result in zip(chosen, pool.map(_search_all, chosen), strict=True):
             said = f"{result['rule']} by seed {result['seed']}" if result else "NOT FOUND"
             sys.stdout.write(f"{name}: {said}\n")
+            sys.stdout.flush()
             found.pop(name, None)
             if result:
                 found[name] = result

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -14,11 +15,14 @@ from planted_parts import PARTS
 from planted_sites import SITES
 
 from tunnelswitch.core import algorithm1, certificate, evidence, facts, hosting, quorum, topology
+from tunnelswitch.core.actions import AllowOutput
+from tunnelswitch.core.alone import Alone
 from tunnelswitch.core.certificate import Certificate
 from tunnelswitch.core.deciding import GroupDecider
 from tunnelswitch.core.detector import Detector
 from tunnelswitch.core.evidence import Evidence, Verdict
 from tunnelswitch.core.facts import Bus, Path, Proof, ProofKind, Protection, Reason
+from tunnelswitch.core.freshness import Freshness
 from tunnelswitch.core.gate import Gate
 from tunnelswitch.core.hosting import HostedGroup
 from tunnelswitch.core.member import Member
@@ -51,14 +55,14 @@ def _final(self: Gate, result: Any, now: float) -> None:
     self._retry_at = float("inf")
 
 
-def _saw_once(self: Gate, seen: Any, saw: Any = Gate.saw) -> None:
+def _saw_once(self: Gate, seen: Any, saw: Any = Gate._saw) -> None:
     if not self.seen and self.stored is None:
         saw(self, seen)
     self.seen = True
 
 
-replaced("a failed guard is taken as final", Gate, "conflicted", _final)
-replaced("reconciling trusts memory over OVSDB", Gate, "saw", _saw_once)
+replaced("a failed guard is taken as final", Gate, "_conflicted", _final)
+replaced("reconciling trusts memory over OVSDB", Gate, "_saw", _saw_once)
 
 
 @plant("a higher stamp in OVSDB does not fence")
@@ -166,6 +170,11 @@ def _any_stamp_counts(
     return tuple(counted)
 
 
+def _abstainers_count(ballots: Any, voters: Any, *, real: Any = quorum.down_votes, **bound: Any) -> Any:
+    awake = {site: quorum.Ballot(replace(b.heartbeat, late=False), b.received_at) for site, b in ballots.items()}
+    return real(awake, voters, **bound)
+
+
 def _present(self: Evidence, record: Any, now: float, real: Any = Evidence.conclude) -> Any:
     present = sum(self.fresh(voter, now) is not None for voter in record.voters)
     with patch.object(evidence, "quorum", lambda _: max(1, quorum.quorum(present))):
@@ -233,6 +242,9 @@ def _of_any_run() -> Iterator[None]:
 replaced("a proof of an earlier stamp is accepted", Evidence, "prove", _any_stamp)
 replaced("proofs survive a new stamp", Evidence, "void", _void_little)
 replaced("votes of an earlier stamp are counted", evidence, "down_votes", _any_stamp_counts)
+replaced("an abstainer is counted", evidence, "down_votes", _abstainers_count)
+replaced("a late process believes silence", Detector, "late", lambda *_: False)
+replaced("old heartbeats are believed", Freshness, "check", lambda *_, **__: None)
 replaced("a re-arm does not void what voters saw", Member, "learn", _learn_without_voiding)
 replaced("a majority of the present voters", Evidence, "conclude", _present)
 replaced("Q is taken as K", evidence, "quorum", quorum.blocking)
@@ -268,3 +280,12 @@ def _crash_is_failure(self: HostedGroup, record: Any, real: Any = HostedGroup._p
 
 replaced("acting before the commit", GroupDecider, "_send_commit", _act_first)
 replaced("a crash after serving is a failed promotion", HostedGroup, "_prove", _crash_is_failure)
+
+# ---------------------------------------------------------------------- output that no standby holds
+
+replaced(
+    "unprotected output before the record",
+    Alone,
+    "words",
+    lambda self, record, *, unprotected, repeated: [AllowOutput(service, unprotected) for service in self._services],
+)

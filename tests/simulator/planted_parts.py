@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -52,10 +51,6 @@ def _direct_get(self: SimulatedStore, site: str, group: str, answer: Any) -> Non
         answer.set(self._random.choice(written) if behind else written[-1])
 
 
-def _whoever_is_there(self: Hypervisor, site: str, action: Any, real: Any = Hypervisor.promote) -> Any:
-    return real(self, site, replace(action, run=self.copies[site].run))
-
-
 def _resumed(self: Hypervisor, site: str) -> bool:
     """A copy that had the role goes on as a standby, as if it were in sync."""
     copy, other = self.copies[site], self.other(site)
@@ -77,6 +72,5 @@ PARTS: dict[str, Callable[[], Any]] = {
     "a switch is reported when OVSDB has it": lambda: patch.object(Switch, "_follow_later", _applied_at_commit),
     "put instead of compare-and-set": lambda: patch.object(SimulatedStore, "_commit", _put),
     "reads are not confirmed": lambda: patch.object(SimulatedStore, "_read", _direct_get),
-    "whoever stands by is promoted": lambda: patch.object(Hypervisor, "promote", _whoever_is_there),
     "an old copy resumes as a standby": lambda: patch.object(Hypervisor, "revive", _resumed),
 }

@@ -8,20 +8,19 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+from tunnelswitch.core import hosting
+from tunnelswitch.core.alone import Alone
 from tunnelswitch.core.certificate import Certificate
 from tunnelswitch.core.deciding import GroupDecider
 from tunnelswitch.core.evidence import Evidence, Verdict
-from tunnelswitch.core.facts import MoveRequest, Reason
+from tunnelswitch.core.facts import Bus, MoveRequest, Reason
 from tunnelswitch.core.following import Follower
-from tunnelswitch.core.gate import Gate
+from tunnelswitch.core.hosting import HostedGroup
+from tunnelswitch.core.keeping import RecordKeeper
+from tunnelswitch.core.marks import Marks
 from tunnelswitch.core.member import Member
+from tunnelswitch.core.stamp import Stamp
 from tunnelswitch_lab.simulator.switches import Switch
-
-
-def _seen_removed(self: Gate, now: float, real: Any = Gate.step) -> Any:
-    action = real(self, now)
-    seen = [] if action is None else [end for end in action.remove if end.interface in self.present]
-    return action and replace(action, remove=tuple(seen))
 
 
 def _undrained(self: GroupDecider, *args: Any, real: Any = GroupDecider._policy_against) -> list[str]:
@@ -55,12 +54,78 @@ def _telling_memory(self: Member, now: float, real: Any = Member._heartbeat) -> 
     return beat
 
 
+def _unraised(self: Certificate, record: Any, real: Any = Certificate.is_marked) -> bool:
+    """Nobody asks whether somebody holds a higher mark."""
+    marks, self._marks = self._marks, {site: mark for site, mark in self._marks.items() if mark <= record.stamp}
+    marked = bool(real(self, record))
+    self._marks = marks
+    return marked
+
+
+def _heard(self: Member, voter: str, now: float, real: Any = Member.in_touch_at) -> float:
+    """Whoever is heard is taken to hear us."""
+    alive = voter in self.detector and self.detector.observation(voter, now).bus is Bus.ALIVE
+    return now if alive else float(real(self, voter, now))
+
+
+def _last_believed(self: Member, record: Any, now: float) -> bool:
+    """Whatever was told last, whether its stamp is higher or not."""
+    known = self.records.get(record.group)
+    if record.group not in self.groups or (known is not None and record.stamp == known.stamp):
+        return False
+    self.records[record.group], self._record_since[record.group] = record, now
+    return True
+
+
+def _unseparated(self: GroupDecider, record: Any, real: Any = GroupDecider._next_stamp) -> Stamp:
+    """Nothing tells two decisions of one epoch apart."""
+    return replace(real(self, record), decision_id="d")
+
+
+def _believed_landed(self: RecordKeeper, real: Any = RecordKeeper.unknown) -> None:
+    """A commit without an answer is taken as done."""
+    pending = self._pending
+    real(self)
+    if pending is not None and self.revision is not None:
+        self._pending = None
+        self.record, self.revision = pending.record, self.revision + 1
+
+
+def _destroy_at_once(self: HostedGroup, record: Any, now: float, real: Any = HostedGroup._follow) -> None:
+    self._peer_serving = record.stamp
+    real(self, record, now)
+
+
+def _tries_on(self: HostedGroup, instance: Any, event: Any, now: float) -> None:
+    """A site that says that it cannot take over does not close itself, and tries again."""
+    record = self.record
+    if record and record.active == self.site and instance.promote_attempts >= hosting.PROMOTE_ATTEMPTS_MAX:
+        instance.promote_attempts, instance.busy_until = 0, now + hosting.PROMOTE_ROUND_SECONDS
+        self._tell_failed(record, event.error)
+
+
 SITES: dict[str, Callable[[], Any]] = {
     "exposed before a quorum holds the decision": lambda: patch.object(Certificate, "is_marked", lambda *_: True),
     "a mark is told before it is durable": lambda: patch.object(Member, "_heartbeat", _telling_memory),
     "only the switcher applies": lambda: patch.object(Follower, "act", lambda *_: None),
-    "only what was seen is removed": lambda: patch.object(Gate, "step", _seen_removed),
     "a site that boots is not dark": lambda: patch.object(Switch, "darken", lambda self: None),
+    "a higher mark is not looked at": lambda: patch.object(Certificate, "is_marked", _unraised),
+    "who is heard is in touch": lambda: patch.object(Member, "in_touch_at", _heard),
+    "an old word that nobody stands by is believed": lambda: patch.object(
+        Alone, "is_known", lambda self, record: not record.in_sync
+    ),
+    "a lower stamp is believed": lambda: patch.object(Member, "learn", _last_believed),
+    "stamps do not exceed marks": lambda: patch.object(
+        Marks, "next_epoch", lambda self, record: record.stamp.epoch + 1
+    ),
+    "the decision is left out of the stamp": lambda: patch.object(GroupDecider, "_next_stamp", _unseparated),
+    "a commit without an answer is taken as done": lambda: patch.object(RecordKeeper, "unknown", _believed_landed),
+    "the old copy is destroyed before the new one serves": lambda: patch.object(
+        HostedGroup, "_follow", _destroy_at_once
+    ),
+    "who could not take over tries again under the same stamp": lambda: patch.object(
+        HostedGroup, "_promotion_failed", _tries_on
+    ),
     "a drained site is moved to": lambda: patch.object(GroupDecider, "_policy_against", _undrained),
     "an operator's wish is a toggle": _toggling,
 }

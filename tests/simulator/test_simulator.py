@@ -13,7 +13,7 @@ import pytest
 from found import FOUND, PAGE, SEEDS_MAX, read, search, table
 from planted import PLANTED
 
-from tunnelswitch_lab.simulator.faults import FAULTS
+from tunnelswitch_lab.simulator.faults import FAULTS, FORGETTING
 from tunnelswitch_lab.simulator.playing import play
 from tunnelswitch_lab.simulator.running import Outcome, retell, simulate, unlogged
 from tunnelswitch_lab.simulator.schedule import Fault, draw
@@ -78,6 +78,25 @@ def test_every_fault_can_begin_and_end_in_every_kind_of_deployment() -> None:
                 with unlogged():
                     violation = play(replace(schedule, faults=(fault,), healed_at=0.8))
                 assert violation is None, (seed, fault, violation)
+
+
+def test_what_is_drawn_can_happen_in_the_deployment_that_it_is_drawn_for() -> None:
+    for seed in range(1000):
+        schedule = draw(seed)
+        for fault in schedule.faults:
+            assert FAULTS[fault.name].possible(schedule.setup), (seed, fault)
+        assert sum(fault.name in FORGETTING for fault in schedule.faults) <= 1, "PROTOCOL A1"
+
+
+def test_a_fault_that_waits_for_a_move_never_comes_without_one() -> None:
+    fault = Fault(0.1, "lose_host", ("primary",), 0.2, after_move=True)
+    move = Fault(0.2, "operator", ("secondary", False), 0.1)
+    for faults, lost in (((fault,), 0), ((fault, move), 1)):
+        told: list[object] = []
+        with unlogged():
+            schedule = replace(draw(0), setup=Setup(), faults=faults, healed_at=1.0)
+            assert play(schedule, lambda now, who, what, told=told: told.append(what)) is None  # type: ignore[misc]
+        assert sum(str(what).startswith("lose_host") and str(what).endswith("begins") for what in told) == lost
 
 
 def test_the_fabric_tells_which_copy_clients_reach() -> None:

@@ -17,7 +17,7 @@ from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.telemetry.families import DRIVER_PROBLEM_KINDS
 from tunnelswitch.telemetry.metrics import Metrics
 from tunnelswitch.telemetry.phases import PHASES
-from tunnelswitch.telemetry.spoken import ROLES
+from tunnelswitch.telemetry.spoken import ROLES, STATES
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENT = load(ROOT / "deploy/example.toml")
@@ -169,8 +169,8 @@ def test_what_this_site_says_of_its_copy() -> None:
     assert value(made, "gate_open", service="pbx") is None
     status = facts.ServiceStatus("pbx", "voip", "r1", "active", Protection.SYNCING, False, gate_open=True)
     made.observe(actions.Publish(facts.Heartbeat("primary", "a", 1, 0.0, 0.02, services=(status,))), 1.0)
-    states = {state.value: value(made, "service_state", service="pbx", state=state.value) for state in Protection}
-    assert states == {"protected": 0, "syncing": 1, "unprotected": 0, "stopped": 0}
+    states = {state: value(made, "service_state", service="pbx", state=state) for state in STATES}
+    assert states == {"protected": 0, "syncing": 1, "unprotected": 0, "stopped": 0, "degraded": 0}
     assert [value(made, "service_role", service="pbx", role=role) for role in ROLES] == [1, 0, 0]
     assert (value(made, "gate_open", service="pbx"), value(made, "self_fenced", service="pbx")) == (1, 0)
     fenced = replace(status, role="standby", gate_open=False, self_fenced=True)
@@ -326,3 +326,26 @@ def test_the_page_names_every_metric() -> None:
     documented = dict(re.findall(r"(?m)^\| `(tunnelswitch_\w+)` \| (\w+) \|", text))
     assert documented == families
     assert b"_created" not in made.render()
+
+
+def test_what_protection_is_worth() -> None:
+    made = metrics("primary", "agent")
+    status = facts.ServiceStatus("pbx", "voip", "r1", "active", Protection.PROTECTED, True, gate_open=True)
+    late = replace(status, degraded=True, why="no checkpoint for more than 1 s", checkpoint_sequence=17, progress=0.5)
+    made.observe(actions.Publish(facts.Heartbeat("primary", "a", 1, 0.0, 0.02, services=(late,))), 1.0)
+    assert value(made, "service_state", service="pbx", state="degraded") == 1
+    assert value(made, "service_state", service="pbx", state="protected") == 0
+    assert value(made, "checkpoint_sequence", service="pbx") == 17
+    assert value(made, "sync_progress_ratio", service="pbx") == 0.5
+
+
+def test_what_operators_ordered_and_what_was_refused() -> None:
+    made = metrics("primary", "agent")
+    assert value(made, "handovers_refused_total", group="voip") == 0
+    made.observe(facts.Epoch(replace(record(3, "primary"), paused="alice: a switch is replaced")), 1.0)
+    assert value(made, "paused", group="voip") == 1
+    made.observe(facts.Epoch(record(4, "primary")), 1.0)
+    assert value(made, "paused", group="voip") == 0
+    refusal = facts.HandoverRefused("primary", "voip", Stamp(4, "x"), "no checkpoint in time")
+    made.observe(actions.Publish(refusal), 1.0)
+    assert value(made, "handovers_refused_total", group="voip") == 1

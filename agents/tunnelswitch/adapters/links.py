@@ -6,9 +6,10 @@ somebody else or a device. OVS ports are none of its business.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 from types import TracebackType
@@ -22,6 +23,11 @@ from tunnelswitch.errors import DataPlaneError
 _IFF_UP = 0x1
 _IFF_LOWER_UP = 0x10000
 _PROTOCOL_STATIC = 4  # RTPROT_STATIC: an operator's route, not a routing daemon's
+_INGRESS = 0xFFFF0000
+_ETH_P_ALL, _ETH_P_IP = 0x0003, 0x0800
+_BURST_MIN_BYTES = 16 * 1024
+_QUEUE_LATENCY = "1s"
+MATCH_ALL = ["0x0/0x0+0"]
 T = TypeVar("T")
 
 
@@ -134,6 +140,53 @@ class Links:
             **{name: way for name, way in ways.items() if way is not None},
         )
         await self._ask(replacing, f"set quickack on the route to {peer}")
+
+    async def redirect(self, source: str, target: str, keys: Sequence[Sequence[str]]) -> None:
+        """Have the kernel send out of `target` whatever comes out of `source` and matches all keys of one u32 filter
+        (tc-u32(8), tc-mirred(8)). What was asked for before is forgotten; without filters everything stays.
+
+        Raises:
+            DataPlaneError: a device is not there, or the kernel refuses.
+        """
+        index, to = await self._index(source), await self._index(target)
+        with contextlib.suppress(NetlinkError):  # there was none
+            await self._ip.tc("del", "ingress", index)
+        await self._ask(self._ip.tc("add", "ingress", index), f"filter what comes out of {source}")
+        action = {"kind": "mirred", "direction": "egress", "action": "redirect", "ifindex": to}
+        for filter_keys in keys:
+            everything = list(filter_keys) == MATCH_ALL
+            adding = self._ip.tc(
+                "add-filter",
+                "u32",
+                index,
+                parent=_INGRESS,
+                prio=1,
+                protocol=_ETH_P_ALL if everything else _ETH_P_IP,
+                target=0,
+                keys=list(filter_keys),
+                action=action,
+            )
+            await self._ask(adding, f"redirect from {source} to {target}")
+
+    async def silence(self, device: str) -> None:
+        """Let the host itself neither ask nor answer for addresses on a device, and set it up.
+
+        Raises:
+            DataPlaneError: it is not there, or the kernel refuses.
+        """
+        index = await self._index(device)
+        await self._ask(self._ip.link("set", index=index, arp=False, state="up"), f"set {device} up without ARP")
+
+    async def limit_rate(self, device: str, mbit: int) -> None:
+        """Let no more than `mbit` Mbit/s out of a device: a token bucket (tc-tbf(8)) that holds what exceeds it.
+
+        Raises:
+            DataPlaneError: it is not there, or the kernel refuses.
+        """
+        index, bytes_a_second = await self._index(device), mbit * 125_000
+        burst = max(_BURST_MIN_BYTES, bytes_a_second // 100)
+        replacing = self._ip.tc("replace", "tbf", index, rate=f"{mbit}mbit", burst=burst, latency=_QUEUE_LATENCY)
+        await self._ask(replacing, f"limit the rate of {device}")
 
     async def _dump(self, kind: str) -> AsyncIterator[Any]:
         found: AsyncIterator[Any] = await self._ask(getattr(self._ip, kind)("dump"), f"list every {kind}")

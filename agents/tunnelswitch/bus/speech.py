@@ -24,15 +24,27 @@ class Speaker(StrEnum):
     OPERATOR = "operator"
 
 
-SERVER_SAYS = ("heartbeat", "checkpoint", "proof", "applied", "serving", "promote_failed")
+SERVER_SAYS = ("heartbeat", "checkpoint", "proof", "applied", "serving", "promote_failed", "handover_refused")
 GATEWAY_SAYS = ("heartbeat", "traffic", "applied")
 WITNESS_SAYS = ("heartbeat",)
 SWITCHER_SAYS = ("applied", "decision", "epoch", "handover", "failover")
-OPERATOR_SAYS = ("move", "drain")
+OPERATOR_SAYS = ("move", "plan", "drain", "pause")
 
 SERVER_HEARS = ("heartbeat", "epoch", "record", "proof", "handover", "applied", "serving")
 SITE_HEARS = ("heartbeat", "epoch", "record")
-SWITCHER_HEARS = ("heartbeat", "epoch", "record", "proof", "move", "drain", "serving", "promote_failed")
+SWITCHER_HEARS = (
+    "heartbeat",
+    "epoch",
+    "record",
+    "proof",
+    "handover_refused",
+    "move",
+    "plan",
+    "drain",
+    "pause",
+    "serving",
+    "promote_failed",
+)
 
 _SAYS = {
     Speaker.AGENT: {*SERVER_SAYS, *GATEWAY_SAYS, *WITNESS_SAYS},

@@ -14,6 +14,9 @@ from tunnelswitch.errors import ConfigError
 
 GroupOption = Annotated[str, typer.Option("--group", help="Which group; not needed if there is one only.")]
 WaitOption = Annotated[float, typer.Option("--wait", min=1, max=3600, help="Seconds to wait for it.")]
+EverybodyOption = Annotated[bool, typer.Option("--wait", help="Until every switcher has said that it knows.")]
+WithinOption = Annotated[float, typer.Option("--within", min=1, max=3600, help="Seconds to wait for it.")]
+WHY_MAX = 200
 
 
 def switchover(
@@ -21,6 +24,7 @@ def switchover(
     to: Annotated[str, typer.Option("--to", help="The site that shall serve.")],
     group: GroupOption = "",
     wait: WaitOption = 10.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say whether it would, and what is missing.")] = False,
 ) -> None:
     """Have another site serve a group: it hands over, in one epoch, or the reason is said and nothing moves."""
     deployment = load(config)
@@ -31,6 +35,9 @@ def switchover(
 
     async def ask() -> None:
         async with Operator.connected(deployment, print) as operator:
+            if dry_run:
+                print(f"{chosen}: {await operator.plan(chosen, to, wait)}")
+                return
             record = await operator.switchover(chosen, to, wait)
             print(f"{chosen}: {record.active} is active in epoch {record.stamp.epoch}")
 
@@ -45,6 +52,24 @@ def drain(config: ConfigOption, site: SiteOption, group: GroupOption = "", wait:
 def undrain(config: ConfigOption, site: SiteOption, group: GroupOption = "", wait: WaitOption = 10.0) -> None:
     """Allow a drained site to serve again. Nothing moves back by itself."""
     _drain(load(config), site, group, wait, drained=False)
+
+
+def pause(
+    config: ConfigOption,
+    group: GroupOption = "",
+    why: Annotated[str, typer.Option("--why", help="What for; shown to everybody.", show_default=False)] = "",
+    everybody: EverybodyOption = False,
+    within: WithinOption = 10.0,
+) -> None:
+    """Have no group move by itself, not even from a dead site, until `resume`. Operators' wishes are still granted."""
+    _pause(load(config), group, why, within, paused=True, everybody=everybody)
+
+
+def resume(
+    config: ConfigOption, group: GroupOption = "", everybody: EverybodyOption = False, within: WithinOption = 10.0
+) -> None:
+    """Allow automatic moves again, after `pause`."""
+    _pause(load(config), group, "", within, paused=False, everybody=everybody)
 
 
 def recover(
@@ -98,6 +123,21 @@ def _drain(deployment: Deployment, site: str, group: str, wait: float, *, draine
     asyncio.run(ask())
 
 
+def _pause(deployment: Deployment, group: str, why: str, within: float, *, paused: bool, everybody: bool) -> None:
+    if len(why) > WHY_MAX or not why.isprintable():
+        raise ConfigError("--why", f"is longer than {WHY_MAX} characters, or not one line", "say it shorter")
+    chosen = [_group(deployment, group)] if group else list(deployment.groups)
+    set_up_logs_for("operator")
+    from tunnelswitch.processes.operating import Operator
+
+    async def ask() -> None:
+        async with Operator.connected(deployment, print) as operator:
+            for name in chosen:
+                await operator.pause(name, paused=paused, why=why, wait_seconds=within, everybody=everybody)
+
+    asyncio.run(ask())
+
+
 def _server_of(deployment: Deployment, group: str, site: str, option: str) -> None:
     servers = (deployment.groups[group].preferred, deployment.groups[group].standby)
     if site not in servers:
@@ -115,5 +155,5 @@ def _group(deployment: Deployment, name: str) -> str:
 
 def register(app: typer.Typer) -> None:
     """Put the commands on the command line."""
-    for command in (switchover, drain, undrain, recover, reconfigure):
+    for command in (switchover, drain, undrain, pause, resume, recover, reconfigure):
         app.command()(command)

@@ -12,12 +12,15 @@ from tunnelswitch.config.model import (
     Detection,
     Exec,
     Group,
+    Output,
     Policy,
     Runtime,
     Service,
     Site,
     SiteKind,
     Tls,
+    Xen,
+    XenSite,
 )
 from tunnelswitch.config.problems import DeploymentError
 from tunnelswitch.config.reading import load, parse
@@ -32,12 +35,15 @@ __all__ = [
     "Detection",
     "Exec",
     "Group",
+    "Output",
     "Policy",
     "Runtime",
     "Service",
     "Site",
     "SiteKind",
     "Tls",
+    "Xen",
+    "XenSite",
     "load",
     "parse",
 ]

@@ -178,6 +178,9 @@ def _check_group(name: str, group: Group, deployment: Deployment, problems: Prob
         problems.add(f"{key}.gateways", f"names {len(group.gateways)} sites", f"name 1 to {MAX_GATEWAYS}")
     _check_unique(f"{key}.gateways", group.gateways, problems)
     _check_unique(f"{key}.voters", group.voters, problems)
+    if group.policy.failback == "automatic" and not group.policy.automatic:
+        problem = 'is "automatic", and policy.automatic is false: nothing moves by itself'
+        problems.add(f"{key}.policy.failback", problem, 'set it to "manual"')
     if group.policy.automatic and len(group.all_voters) < MIN_VOTERS:
         problems.add(
             f"{key}.voters",

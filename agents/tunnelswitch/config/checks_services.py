@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from tunnelswitch.config import values
-from tunnelswitch.config.model import Colo, Deployment, Exec, Service
+from tunnelswitch.config.checks_output import check_output
+from tunnelswitch.config.model import Colo, Deployment, Exec, Group, Service, Xen
 from tunnelswitch.config.problems import Problems, join_key, shown, suggestion
 
-DRIVERS = ("exec", "colo")
+DRIVERS = ("exec", "colo", "xen")
 # What the filter on one client port can tell apart; see adapters/client_packets.py.
 SERVICES_PER_GATEWAY_MAX = 100
+# From a driver's word that its standby is lost to output that leaves without one; see core/housekeeping.py.
+UNPROTECTING_SECONDS = 0.4
 
 
 def check_services(deployment: Deployment, problems: Problems) -> None:
@@ -22,6 +27,7 @@ def check_services(deployment: Deployment, problems: Problems) -> None:
     _check_membership(deployment, problems)
     _check_bridges(deployment, problems)
     _check_gateways(deployment, problems)
+    _check_waits(deployment, problems)
 
 
 def _check_service(key: str, name: str, service: Service, problems: Problems) -> None:
@@ -43,13 +49,16 @@ def _check_service(key: str, name: str, service: Service, problems: Problems) ->
         _check_exec(f"{key}.exec", service.exec, problems)
     if service.colo is not None:
         _check_colo(f"{key}.colo", service.colo, problems)
+    if service.xen is not None:
+        _check_xen(f"{key}.xen", service.xen, problems)
+    check_output(key, service, problems)
 
 
 def _check_exec(key: str, hooks: Exec, problems: Problems) -> None:
-    for field in ("promote", "fence", "status", "health"):
+    for field in ("promote", "fence", "status", "health", "checkpoint"):
         command: tuple[str, ...] = getattr(hooks, field)
         if not command:
-            if field != "health":
+            if field not in ("health", "checkpoint"):
                 problems.add(f"{key}.{field}", "is empty", "give the command as a list: program, then arguments")
         elif not command[0].startswith("/"):
             problem = f"{shown(command[0])} is not an absolute path"
@@ -68,21 +77,44 @@ def _check_colo(key: str, colo: Colo, problems: Problems) -> None:
     if not values.is_server_name(colo.mute_object):
         remedy = "give the id of the object that keeps a standby silent, of letters, digits and _.-"
         problems.add(f"{key}.mute_object", f"{shown(colo.mute_object)} is not an id", remedy)
-    taken: dict[str, str] = {}
+    _check_addresses(key, {name: site.migration_address for name, site in colo.sites.items()}, problems)
     for name, site in colo.sites.items():
         here = f"{join_key(f'{key}.sites', name)}"
-        if values.split_endpoint(site.migration_address) is None:
-            problem = f"{shown(site.migration_address)} is not an address to listen on"
-            problems.add(f"{here}.migration_address", problem, "write HOST:PORT or [IPV6]:PORT, an address on T1")
-        first = taken.setdefault(site.migration_address, here)
-        if first != here:
-            problem = f"{shown(site.migration_address)} is also {first}.migration_address"
-            problems.add(f"{here}.migration_address", problem, "give every site an address of its own")
         if site.device and not values.is_device(site.device):
             remedy = "give a network device of at most 15 characters"
             problems.add(f"{here}.device", f"{shown(site.device)} is not a device's name", remedy)
+        if site.rate_mbit and not site.device:
+            problems.add(f"{here}.device", "is missing, and rate_mbit is given", "name the device that carries T1")
         if colo.quickack and not site.device:
             problems.add(f"{here}.device", "is missing, and quickack is asked for", "name the device that carries T1")
+
+
+def _check_xen(key: str, xen: Xen, problems: Problems) -> None:
+    socket = xen.keeper_socket
+    if not socket.startswith("/") or "\0" in socket:
+        problems.add(f"{key}.keeper_socket", f"{shown(socket)} is not an absolute path", "give the socket's whole path")
+    if xen.guest and not values.is_server_name(xen.guest):
+        remedy = "give the guest's name in xl list, of letters, digits and _.-"
+        problems.add(f"{key}.guest", f"{shown(xen.guest)} is not a guest's name", remedy)
+    longest = xen.checkpoint_interval_ms / 1000 + xen.stall_seconds
+    if xen.silence_seconds <= longest:
+        problem = f"{xen.silence_seconds:g} is no longer than a checkpoint may take"
+        problems.add(f"{key}.silence_seconds", problem, f"give more than interval and stall together, {longest:g}")
+    _check_addresses(key, {name: site.migration_address for name, site in xen.sites.items()}, problems)
+
+
+def _check_addresses(key: str, addresses: dict[str, str], problems: Problems) -> None:
+    """Where each site takes checkpoints in."""
+    taken: dict[str, str] = {}
+    for name, address in addresses.items():
+        here = f"{join_key(f'{key}.sites', name)}"
+        if values.split_endpoint(address) is None:
+            problem = f"{shown(address)} is not an address to listen on"
+            problems.add(f"{here}.migration_address", problem, "write HOST:PORT or [IPV6]:PORT, an address on T1")
+        first = taken.setdefault(address, here)
+        if first != here:
+            problem = f"{shown(address)} is also {first}.migration_address"
+            problems.add(f"{here}.migration_address", problem, "give every site an address of its own")
 
 
 def _check_copies(deployment: Deployment, problems: Problems) -> None:
@@ -90,17 +122,23 @@ def _check_copies(deployment: Deployment, problems: Problems) -> None:
     for group in deployment.groups.values():
         for name in group.services:
             service = deployment.services.get(name)
-            if service is None or service.colo is None:
+            if service is None:
                 continue
-            key = f"{join_key('services', name)}.colo.sites"
-            servers = (group.preferred, group.standby)
-            for site in servers:
-                if site not in service.colo.sites:
-                    problems.add(join_key(key, site), "is missing", f"add the table [{join_key(key, site)}]")
-            for site in service.colo.sites:
-                if site not in servers:
-                    problem = "is no server of the service's group"
-                    problems.add(join_key(key, site), problem, f"remove it; the servers are {', '.join(servers)}")
+            if service.colo is not None:
+                _check_servers(f"{join_key('services', name)}.colo.sites", service.colo.sites, group, problems)
+            if service.xen is not None:
+                _check_servers(f"{join_key('services', name)}.xen.sites", service.xen.sites, group, problems)
+
+
+def _check_servers(key: str, sites: Collection[str], group: Group, problems: Problems) -> None:
+    servers = (group.preferred, group.standby)
+    for site in servers:
+        if site not in sites:
+            problems.add(join_key(key, site), "is missing", f"add the table [{join_key(key, site)}]")
+    for site in sites:
+        if site not in servers:
+            problem = "is no server of the service's group"
+            problems.add(join_key(key, site), problem, f"remove it; the servers are {', '.join(servers)}")
 
 
 def _check_keys(deployment: Deployment, problems: Problems) -> None:
@@ -159,3 +197,21 @@ def _check_gateways(deployment: Deployment, problems: Problems) -> None:
         if carried > SERVICES_PER_GATEWAY_MAX:
             problem = f"is a gateway of {carried} services; one can watch the packets of {SERVICES_PER_GATEWAY_MAX}"
             problems.add(join_key("sites", name), problem, "give some groups another gateway")
+
+
+def _check_waits(deployment: Deployment, problems: Problems) -> None:
+    """Output that is held back is an answer that clients do not have yet, and no sign that their service is cut off,
+    even while a lost standby is given up."""
+    unanswered = deployment.detection.unanswered_seconds
+    for name, service in deployment.services.items():
+        colo = service.colo
+        if service.buffering == "none" or colo is None:
+            continue
+        longest = colo.checkpoint_interval_ms / 1000 + colo.stall_seconds + UNPROTECTING_SECONDS
+        if longest > unanswered:
+            problems.add(
+                "detection.unanswered_seconds",
+                f"{unanswered:g} is shorter than output of {name} may wait: {longest:g} s (checkpoint_interval_ms, "
+                f"stall_seconds, and {UNPROTECTING_SECONDS:g} s until the record says that the standby is lost)",
+                "raise it, or shorten the interval: clients that wait for a checkpoint are not cut off",
+            )

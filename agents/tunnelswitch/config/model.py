@@ -11,11 +11,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from tunnelswitch.config.values import port_range
 from tunnelswitch.core import topology
 from tunnelswitch.core.patience import Limits
 
 GreKey = Annotated[int, Meta(ge=1, le=2**32 - 1, description="a GRE key from 1 to 4294967295 (RFC 2890)")]
 Command = tuple[str, ...]
+# Without `degraded_after_seconds`, so many checkpoints that did not come, and no less than a second.
+LATE_INTERVALS, LATE_SECONDS_MIN = 10, 1.0
 
 
 class SiteKind(StrEnum):
@@ -74,8 +77,14 @@ class Policy(_Table, frozen=True):
     """`[groups.NAME.policy]`: when the group may move."""
 
     automatic: bool = True
-    failback: Annotated[Literal["manual"], Meta(description='"manual", the only failback there is')] = "manual"
+    failback: Annotated[Literal["manual", "automatic"], Meta(description='"manual" or "automatic"')] = "manual"
+    failback_after_seconds: Annotated[float, Meta(ge=0, le=604800, description="seconds from 0 to 604800")] = 300.0
     hysteresis_seconds: Annotated[float, Meta(ge=0, le=3600, description="seconds from 0 to 3600")] = 5.0
+
+    @property
+    def failback_seconds(self) -> float | None:
+        """After so long in sync the preferred site serves again by itself; None: when an operator says so."""
+        return self.failback_after_seconds if self.failback == "automatic" else None
 
 
 class Group(_Table, frozen=True):
@@ -101,6 +110,7 @@ class Exec(_Table, frozen=True):
     fence: Command
     status: Command
     health: Command = ()
+    checkpoint: Command = ()
     timeout_seconds: Annotated[float, Meta(ge=0.1, le=60, description="seconds from 0.1 to 60")] = 2.0
     notify_socket: str = ""
 
@@ -110,6 +120,7 @@ class ColoSite(_Table, frozen=True):
 
     migration_address: str
     device: str = ""
+    rate_mbit: Annotated[int, Meta(ge=0, le=400_000, description="a whole number from 0 to 400000")] = 0
 
 
 class Colo(_Table, frozen=True):
@@ -123,6 +134,40 @@ class Colo(_Table, frozen=True):
     timeout_seconds: Annotated[float, Meta(ge=0.1, le=60, description="seconds from 0.1 to 60")] = 2.0
     mute_object: str = "mute0"
     quickack: bool = False
+    memory_limit_mb: Annotated[int, Meta(ge=0, le=2**24, description="a whole number from 0 to 16777216")] = 0
+
+
+class Output(_Table, frozen=True):
+    """`[services.NAME.output]`: the two devices between which output waits for its checkpoint."""
+
+    machine_device: str
+    bridge_device: str
+    realtime_udp_ports: tuple[str, ...] = ()
+    held_bytes_max: Annotated[int, Meta(ge=65_536, le=2**32, description="bytes from 65536 to 4294967296")] = 64 << 20
+
+    @property
+    def realtime_ports(self) -> tuple[tuple[int, int], ...]:
+        """First and last port of each range; the file's checks have refused what is none."""
+        return tuple(found for text in self.realtime_udp_ports if (found := port_range(text)) is not None)
+
+
+class XenSite(_Table, frozen=True):
+    """`[services.NAME.xen.sites.SITE]`: where the guest's copy is taken in."""
+
+    migration_address: str
+
+
+class Xen(_Table, frozen=True):
+    """`[services.NAME.xen]`: a guest under Xen Remus. `{site}` in the socket's path becomes the site's name."""
+
+    keeper_socket: str
+    sites: dict[str, XenSite]
+    guest: str = ""
+    checkpoint_interval_ms: Annotated[int, Meta(ge=10, le=60000, description="milliseconds from 10 to 60000")] = 200
+    stall_seconds: Annotated[float, Meta(ge=0.05, le=60, description="seconds from 0.05 to 60")] = 0.35
+    silence_seconds: Annotated[float, Meta(ge=0.1, le=600, description="seconds from 0.1 to 600")] = 5.0
+    sync_seconds: Annotated[float, Meta(ge=1, le=3600, description="seconds from 1 to 3600")] = 120.0
+    timeout_seconds: Annotated[float, Meta(ge=0.1, le=60, description="seconds from 0.1 to 60")] = 5.0
 
 
 class Service(_Table, frozen=True):
@@ -133,9 +178,19 @@ class Service(_Table, frozen=True):
     t2_key: GreKey
     t3_key: GreKey
     address: str
-    buffering: Annotated[Literal["none"], Meta(description='"none", the only buffering there is')] = "none"
+    degraded_after_seconds: Annotated[float, Meta(gt=0, le=3600, description="seconds up to 3600")] | None = None
+    buffering: Annotated[Literal["none", "full", "realtime"], Meta(description='"none", "full" or "realtime"')] = "none"
+    output: Output | None = None
     exec: Exec | None = None
     colo: Colo | None = None
+    xen: Xen | None = None
+
+    @property
+    def late_after_seconds(self) -> float | None:
+        """A protected copy without a checkpoint for longer is degraded; None: nobody knows how often they come."""
+        if self.degraded_after_seconds is None and self.colo is not None:
+            return max(LATE_SECONDS_MIN, LATE_INTERVALS * self.colo.checkpoint_interval_ms / 1000)
+        return self.degraded_after_seconds
 
 
 class Detection(_Table, frozen=True):
@@ -214,6 +269,7 @@ class Deployment(_Table, frozen=True):
                 bridge=self.services[service].bridge,
                 t2_key=self.services[service].t2_key,
                 t3_key=self.services[service].t3_key,
+                late_after_seconds=self.services[service].late_after_seconds,
             )
             for service in group.services
         )
@@ -226,4 +282,5 @@ class Deployment(_Table, frozen=True):
             services=services,
             automatic=group.policy.automatic,
             hysteresis_seconds=group.policy.hysteresis_seconds,
+            failback_after_seconds=group.policy.failback_seconds,
         )

@@ -71,6 +71,16 @@ def split_endpoint(text: str) -> tuple[str, int] | None:
     return (host, int(port)) if _HOST.fullmatch(host) else None
 
 
+def port_range(text: str) -> tuple[int, int] | None:
+    """`PORT` or `FIRST-LAST`, 1 to 65535 each; None when it is neither."""
+    first, _, last = text.partition("-")
+    numbers = (first, last if "-" in text else first)
+    if not all(number.isascii() and number.isdigit() and len(number) <= 5 for number in numbers):
+        return None
+    low, high = map(int, numbers)
+    return (low, high) if 1 <= low <= high <= 65535 else None
+
+
 def is_local_to_host(host: str) -> bool:
     """Loopback and wildcard addresses: two hosts may both have them."""
     if host == "localhost":

@@ -15,8 +15,11 @@ Message = (
     | facts.Epoch
     | facts.Proof
     | facts.Handover
+    | facts.HandoverRefused
     | facts.MoveRequest
+    | facts.PlanRequest
     | facts.DrainRequest
+    | facts.PauseRequest
     | facts.Applied
     | facts.Serving
     | facts.PromoteFailed
@@ -98,4 +101,24 @@ class Fence:
     deadline_seconds: float
 
 
-Action = Publish | ReadRecord | CommitRecord | ApplyTunnels | PinLeader | Promote | Fence
+@dataclass(frozen=True, slots=True)
+class TakeCheckpoint:
+    """Wait for a checkpoint of this run that is committed after now; `urgent`: clients wait, it is to begin at once.
+    Answer: CheckpointTaken or CheckpointFailed, with the same `request`."""
+
+    service: str
+    run: str
+    request: int
+    urgent: bool
+    deadline_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AllowOutput:
+    """Output that no standby holds may leave, or must wait (`core.alone`). Repeated while it may. No answer."""
+
+    service: str
+    allowed: bool
+
+
+Action = Publish | ReadRecord | CommitRecord | ApplyTunnels | PinLeader | Promote | Fence | TakeCheckpoint | AllowOutput

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from tunnelswitch.core.facts import Applied, Bus, GroupRecord, Heartbeat, Observation, Path, Proof, ProofKind
 from tunnelswitch.core.member import Member
-from tunnelswitch.core.quorum import quorum
+from tunnelswitch.core.quorum import blocking, quorum
 from tunnelswitch.core.stamp import Stamp
 
 # X of PROTOCOL R6 (iii): rates of clocks, detection, delay and the time that a self-fence takes to execute. Detection
@@ -62,6 +62,14 @@ class Certificate:
             return False
         holders = {site for site, mark in self._marks.items() if mark == record.stamp} | {self._member.site}
         return len(holders.intersection(record.voters)) >= quorum(len(record.voters))
+
+    def is_blocking(self, record: GroupRecord) -> bool:
+        """Do K voters hold this very stamp durably, this site among them, and nobody a higher one, so that every later
+        majority meets one that knows of it?"""
+        if any(mark > record.stamp for known in (self._marks, self._acks) for mark in known.values()):
+            return False
+        holders = {site for known in (self._marks, self._acks) for site, mark in known.items() if mark == record.stamp}
+        return len((holders | {self._member.site}).intersection(record.voters)) >= blocking(len(record.voters))
 
     def of(self, record: GroupRecord, now: float) -> str | None:
         """Why the old active can serve nobody, or None if that is not known yet."""

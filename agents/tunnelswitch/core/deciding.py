@@ -17,20 +17,25 @@ from tunnelswitch.core.facts import (
     Epoch,
     GroupRecord,
     Handover,
+    HandoverRefused,
     MoveRequest,
+    PauseRequest,
+    PlanRequest,
     PromoteFailed,
     Proof,
     Reason,
     Serving,
 )
+from tunnelswitch.core.failback import Failback
 from tunnelswitch.core.gate import Gate, running_at
-from tunnelswitch.core.housekeeping import Housekeeping, against_drain, drained_after
+from tunnelswitch.core.housekeeping import Housekeeping
 from tunnelswitch.core.keeping import News, RecordKeeper, signed
 from tunnelswitch.core.marks import Marks
 from tunnelswitch.core.moving import Move
 from tunnelswitch.core.quorum import Ballot
 from tunnelswitch.core.saying import Sayings
 from tunnelswitch.core.stamp import Stamp
+from tunnelswitch.core.wishes import Wishes
 
 RECONCILE_SECONDS = 1.0
 # So many reads in a row without an answer are no hiccup.
@@ -53,7 +58,9 @@ class GroupDecider:
         self.kept = RecordKeeper(self.group.name)
         self._unix = unix_offset_seconds
         self._marks = Marks(evidence, gate)
-        self._house = Housekeeping(evidence)
+        self._house = Housekeeping(evidence, unix_offset_seconds)
+        self._failback = Failback(evidence)
+        self._wishes = Wishes(evidence, self._say, self._policy_against)
         self._sayings = Sayings(gate.site, self.group.name)
         self._counter = 0
         self._reads_failed = 0
@@ -73,15 +80,13 @@ class GroupDecider:
 
     def receive(self, event: object, now: float) -> None:
         """Take one fact or result (a heartbeat as a ballot), then decide."""
+        if isinstance(event, Ballot):  # first: nearly all events are one
+            self._marks.heed(event.heartbeat.marks.get(self.group.name))
+            if self.evidence.hear(event):
+                self.decide(now)
+            return
+        self.gate.receive(event, now)
         match event:
-            case Ballot():
-                self._marks.heed(event.heartbeat.marks.get(self.group.name))
-                if not self.evidence.hear(event):
-                    return
-            case events.DataPlaneSeen():
-                self.gate.saw(event)
-            case events.DataPlaneLost():
-                self.gate.lost()
             case Epoch() | events.Committed() if event.record.group == self.group.name:
                 self._hear_record(event, now)
             case _ if getattr(event, "group", None) == self.group.name:
@@ -102,14 +107,12 @@ class GroupDecider:
         match event:
             case Proof() if self.record is not None:
                 self.evidence.prove(event, self.record)
-            case MoveRequest():
+            case MoveRequest() | PlanRequest() | DrainRequest() | PauseRequest():
                 self._sayings.again()
-                if self.record is None or event.stamp != self.record.stamp:
-                    self._say(now, "refuse", f"{event.asked_by} asks under {event.stamp}, which is not in force")
-                else:
-                    self.evidence.wish = event
-            case DrainRequest():
-                self._hear_drain(event, now)
+                self._wishes.hear(event, self.record, now)
+            case HandoverRefused():
+                if self._wishes.refused(event, self.record, now):
+                    self._failback.again()
             case PromoteFailed():
                 self._say(now, "alarm", f"{event.site} could not take over under {event.stamp}: {event.error}")
                 self.evidence.promote_failed = event
@@ -117,15 +120,6 @@ class GroupDecider:
                 self._move.mark(event.stamp, promoted=now)
             case _:
                 pass
-
-    def _hear_drain(self, wish: DrainRequest, now: float) -> None:
-        """A drained site serves nobody until it is undrained: what serves there moves, and nothing moves there."""
-        self._sayings.again()
-        against = against_drain(self.record, self.group, wish)
-        if against is not None:
-            self._say(now, "refuse", f"{wish.asked_by} {against}")
-        elif self.record is not None and drained_after(self.record, wish) != self.record.drained:
-            self.evidence.drain = wish
 
     def _hear_result(self, event: object, now: float) -> None:
         match event:
@@ -142,10 +136,7 @@ class GroupDecider:
                 self.kept.unknown()
             case events.SwitchApplied():
                 self._switched(event)
-            case events.SwitchConflict():
-                self.gate.conflicted(event, now)
             case events.SwitchFailed():
-                self.gate.failed(event, now)
                 self._say(now, "alarm", f"the switch at {self.gate.site} failed: {event.error}")
             case _:
                 pass
@@ -189,7 +180,7 @@ class GroupDecider:
             self._actions.append(read)
 
     def _conclude(self, record: GroupRecord, now: float) -> None:
-        verdict = self.evidence.conclude(record, now)
+        verdict = self.evidence.conclude(record, now) or self._failback.verdict(record, now)
         if verdict is None:
             half = self.evidence.half_seen(record, now)
             if half:
@@ -197,7 +188,7 @@ class GroupDecider:
             self._keep_house(record, now)
             return
         target = self.group.other(record.active)
-        missing = [*self.evidence.promotable(record, target, verdict, now), *self._policy_against(record, verdict, now)]
+        missing = self._wishes.against(record, target, verdict, now)
         if missing:
             self._say(now, "refuse", f"{verdict.reason}: {'; '.join(missing)}", verdict.evidence)
             self.evidence.wish = None  # a wish refused is not carried out when nobody expects it any more
@@ -206,6 +197,7 @@ class GroupDecider:
             self._keep_house(record, now)
         elif verdict.consent_needed:
             self._ask(record, target, verdict, now)
+            self._keep_house(record, now)  # the active may not consent for long: what it says meanwhile holds
         else:
             self._go(record, target, record.standby_run, verdict, now)
 
@@ -215,6 +207,8 @@ class GroupDecider:
             against.append(f"{self.group.other(record.active)} is drained (tunnelswitch undrain)")
         if not self.group.automatic and verdict.reason is not Reason.OPERATOR:
             against.append("automatic failover is off (policy.automatic)")
+        if record.paused and verdict.reason is not Reason.OPERATOR:
+            against.append(f"automatic failover is paused by {record.paused} (tunnelswitch resume)")
         # Hysteresis never delays a proof.
         free_at = float("-inf") if self._moved_at is None else self._moved_at + self.group.hysteresis_seconds
         if verdict.reason is Reason.SUSPICION and now < free_at:
@@ -222,17 +216,17 @@ class GroupDecider:
         return against
 
     def _go_back(self, record: GroupRecord, now: float) -> bool:
-        """A target that could not take over was never exposed, so the old copy, closed and not yet destroyed, is whole:
-        a new epoch gives it back (PROTOCOL R7)."""
+        """A target that could not take over was never exposed, and has closed itself for good, so the old copy, closed
+        and not yet destroyed, is whole: a new epoch gives it back (PROTOCOL R7)."""
         failed = self.evidence.promote_failed
         if failed is None or failed.stamp != record.stamp or failed.site != record.active:
+            return False
+        if not self.evidence.is_heard(record.previous, now):
             return False
         runs = self.evidence.runs(record.previous, now)
         statuses = self.evidence.statuses(record.previous, now)
         if not runs or any(status.role != "active" for status in statuses.values()):
             return False
-        if any(status.role == "active" for status in self.evidence.statuses(record.active, now).values()):
-            return False  # it came up after all, and may have been exposed since
         verdict = Verdict(Reason.PROMOTE_FAILED, (f"{failed.site}: {failed.error}",))
         # What cannot be emptied is not drained: else it would be tried for ever.
         drained = tuple(site for site in record.drained if site != record.previous)
@@ -241,7 +235,7 @@ class GroupDecider:
 
     def _ask(self, record: GroupRecord, target: str, verdict: Verdict, now: float) -> None:
         """Consent first: the active closes its gate and says so, which is a proof. Asked again each second."""
-        self.evidence.asked_reason = verdict.reason
+        self.evidence.asked_reason, self.evidence.asked_evidence = verdict.reason, verdict.evidence
         if now - self._asked_at < RECONCILE_SECONDS:
             return
         self._asked_at = now
@@ -336,8 +330,10 @@ class GroupDecider:
     def _in_force(self, before: GroupRecord | None, now: float) -> None:
         """Another record is in force: what was gathered under the old stamp is void."""
         assert self.record is not None
-        if before is not None and before.active != self.record.active:
-            self._moved_at = now  # whoever decided it
+        if before is not None and before.active != self.record.active and self.record.reason is not Reason.OPERATOR:
+            self._moved_at = now  # whoever decided it; what was planned is no sign of trouble
+        if before is not None and bool(before.paused) != bool(self.record.paused):
+            self._wishes.tell_paused(self.record, now)
         self._marks.in_force(self.record.stamp)
         self._house.void()
         self.evidence.void()
@@ -351,7 +347,6 @@ class GroupDecider:
             self._tell_applied(record, 0.0)
 
     def _switched(self, event: events.SwitchApplied) -> None:
-        self.gate.switched(event)
         if self._move is not None:
             self._move.mark(event.stamp, switched=event.committed_at, applied=event.applied_at)
         if self.record is not None and self.gate.settled(self.record.stamp):
@@ -377,7 +372,7 @@ class GroupDecider:
     def deadline(self) -> float:
         """When time alone may change something."""
         first = self._reconcile_at
-        for time in (self.kept.deadline(), self.gate.deadline(), self._house.due_at):
+        for time in (self.kept.deadline(), self.gate.deadline(), self._house.due_at, self._failback.due_at):
             if time is not None and time < first:
                 first = time
         return first

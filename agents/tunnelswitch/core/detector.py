@@ -51,6 +51,9 @@ class Detector:
     Args:
         limits: between which the window for each site moves.
         now: the moment this process began to look.
+
+    Attributes:
+        silent: the sites whose heartbeats are missing.
     """
 
     def __init__(self, others: tuple[str, ...], *, limits: Limits, now: float) -> None:
@@ -64,6 +67,7 @@ class Detector:
         self._grace_until = self._due_at = now + grace
         self._learns_from = now + BUSTLE_SECONDS
         self._late_until = now
+        self.silent: set[str] = set()
         self.lateness_seconds = 0.0
 
     def __contains__(self, site: str) -> bool:
@@ -110,6 +114,7 @@ class Detector:
         if peer.bus is Bus.ALIVE:
             return False
         peer.bus, peer.bus_since = Bus.ALIVE, now
+        self.silent.discard(site)
         return True
 
     @staticmethod
@@ -181,9 +186,10 @@ class Detector:
     def expire(self, now: float) -> bool:
         """Let time pass. Returns whether an observation changed."""
         changed, self._due_at = False, float("inf")
-        for peer in self._peers.values():
+        for site, peer in self._peers.items():
             if peer.bus is not Bus.SILENT and now >= peer.silent_at:
                 peer.bus, peer.bus_since, changed = Bus.SILENT, now, True
+                self.silent.add(site)
             if peer.hold_until is not None and now >= peer.hold_until:
                 peer.path, peer.path_since, peer.hold_until, changed = Path.UP, now, None, True
             if peer.down_at is not None and now >= peer.down_at:

@@ -119,7 +119,9 @@ class SwitchFailed:
 
 @dataclass(frozen=True, slots=True)
 class ServiceSeen:
-    """The driver's word on the local instance. An empty run means that there is none."""
+    """The driver's word on the local instance. An empty run means that there is none. `progress` (0 to 1) is how much
+    of a copy under way the peer has; `why` what is missing to a sound protection: said of one that is protected, it is
+    degraded."""
 
     service: str
     run: str
@@ -127,6 +129,8 @@ class ServiceSeen:
     protection: Protection
     in_sync: bool
     checkpoint_sequence: int = 0
+    progress: float = 0.0
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +151,24 @@ class Promoted:
 @dataclass(frozen=True, slots=True)
 class PromotionFailed:
     service: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointTaken:
+    """The standby holds a checkpoint that has everything that the run did until `holds_until`, by this process' clock:
+    when it was asked for, or, of a copy that stands still while it is taken, when that went on."""
+
+    service: str
+    request: int
+    sequence: int
+    holds_until: float
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFailed:
+    service: str
+    request: int
     error: str
 
 

@@ -15,6 +15,7 @@ from tunnelswitch.core.facts import (
     Heartbeat,
     MoveRequest,
     Path,
+    PauseRequest,
     PromoteFailed,
     Proof,
     ProofKind,
@@ -57,14 +58,17 @@ class Evidence:
     proofs: dict[str, Proof] = field(default_factory=dict)
     wish: MoveRequest | None = None
     drain: DrainRequest | None = None
+    pause: PauseRequest | None = None
     asked_reason: Reason | None = None
+    asked_evidence: tuple[str, ...] = ()
     promote_failed: PromoteFailed | None = None
     _open_since: dict[str, float] = field(default_factory=dict)
+    _gists: dict[str, list[object]] = field(default_factory=dict)
 
     def void(self) -> None:
         """A new stamp is in force."""
         self.proofs.clear()
-        self.wish = self.drain = None
+        self.wish = self.drain = self.pause = None
         self.asked_reason = None
         self.promote_failed = None
 
@@ -72,20 +76,22 @@ class Evidence:
         """Take a heartbeat. Returns False if it says of this group just what the last one said, and nothing that grows
         with time."""
         beat, now, group = ballot.heartbeat, ballot.received_at, self.group.name
-        known = self._fresh(beat.site, now)
+        known, before = self._fresh(beat.site, now), self._gists.get(beat.site)
         self.ballots[beat.site] = ballot
+        # What other sites see counts by their votes alone.
+        gist = self._gists[beat.site] = _gist(ballot, group, with_observations=beat.site == self.gateway)
         if not any(status.gate_open for status in ballot.statuses(group)):
             self._open_since.pop(beat.site, None)
         else:
             self._open_since.setdefault(beat.site, now)
-        if known is None or beat.late != known.heartbeat.late:
-            return True
-        if beat.marks.get(group) != known.heartbeat.marks.get(group):
-            return True
-        if any(seen.unanswered_seconds for seen in (*beat.clients, *known.heartbeat.clients)):
-            return True
         vote = ballot.vote(group)
-        if (vote is not None and vote.down) or _gist(ballot, group) != _gist(known, group):
+        if known is None or gist != before or (vote is not None and vote.down):
+            return True
+        if beat.site != self.gateway:
+            return False
+        # Only of this gateway it matters for how long it has seen what it sees.
+        names = [service.name for service in self.group.services]
+        if any(said.unanswered_seconds(name) for said in (ballot, known) for name in names):
             return True
         return any(seen.path is not Path.UP for seen in beat.observations)
 
@@ -112,6 +118,11 @@ class Evidence:
         if ballot is None or now - ballot.received_at > self.timing.window_seconds * BALLOT_WINDOWS:
             return None
         return ballot
+
+    def is_heard(self, site: str, now: float) -> bool:
+        """Does the site speak, as a live one does? A recent heartbeat may still be the last one of all."""
+        ballot = self.ballots.get(site)
+        return ballot is not None and now - ballot.received_at <= self.timing.window_seconds
 
     def statuses(self, site: str, now: float) -> dict[str, ServiceStatus]:
         ballot = self._fresh(site, now)
@@ -143,7 +154,8 @@ class Evidence:
         """What is missing for `target` to take over; empty if nothing is (PROTOCOL R6)."""
         missing = []
         if not record.in_sync:
-            missing.append("record says that the standby is not in sync in this epoch")
+            why = "; ".join(status.why for status in self.statuses(record.active, now).values() if status.why)
+            missing.append(f"record says that the standby is not in sync in this epoch{f' ({why})' if why else ''}")
         beat = self.fresh(target, now)
         if beat is None:
             missing.append(f"no fresh heartbeat from {target}")
@@ -160,9 +172,14 @@ class Evidence:
                 missing.append(f"{target} hosts no instance of {service.name}")
             elif record.in_sync and not names_run(record.standby_run, service.name, status.run):
                 missing.append(f"{service.name} on {target} is another run than the one in sync")
-            elif not status.in_sync:
-                missing.append(f"{service.name} on {target} is not in sync")
+            elif not status.in_sync and not (status.role == "active" and self._handed_over(service.name)):
+                missing.append(f"{service.name} on {target} is not in sync{f' ({status.why})' if status.why else ''}")
         return tuple(missing)
+
+    def _handed_over(self, service: str) -> bool:
+        """Has the active closed for good with the standby holding all that clients saw? Then that may have resumed."""
+        proof = self.proofs.get(service)
+        return proof is not None and proof.final_checkpoint > 0
 
     def _waits(self, record: GroupRecord, now: float) -> bool:
         """Has the active taken over, and is held back only until it is known that the old one reaches nobody?"""
@@ -174,17 +191,26 @@ class Evidence:
 
     def conclude(self, record: GroupRecord, now: float) -> Verdict | None:
         """The strongest verdict that the evidence bears, or None."""
-        if self.proofs:
-            proof = next(iter(self.proofs.values()))
+        proof = next((proof for proof in self.proofs.values() if self._suffices(proof)), None)
+        if proof is not None:
             what = f"{proof.site} proves: {proof.service} run {proof.run} {proof.kind} under {proof.stamp}"
-            consented = proof.kind is ProofKind.FENCED and self.asked_reason is not None
-            return Verdict(self.asked_reason if consented and self.asked_reason else Reason.PROOF, (what,))
+            if proof.kind is ProofKind.FENCED and self.asked_reason is not None:
+                return Verdict(self.asked_reason, (what, *self.asked_evidence))
+            return Verdict(Reason.PROOF, (what,))
         down = self.down(record, now)
         if len(down) >= quorum(len(record.voters)):
             return Verdict(
                 Reason.SUSPICION, (f"path down and bus silent, say {', '.join(down)} of {len(record.voters)} voters",)
             )
+        if self.proofs or any(status.self_fenced for status in self.statuses(record.active, now).values()):
+            return None  # it closed itself under this stamp, so nothing more is asked of it: it is to be re-armed
         return self._cut_off(record, now) or self._wished(record) or self._drained(record)
+
+    def _suffices(self, proof: Proof) -> bool:
+        """A gate that was to be closed as planned, and was closed for another reason, or by an agent that forgot the
+        plan: the standby may lack what clients saw last. The active is well, and gets its service back."""
+        planned = self.asked_reason is Reason.OPERATOR
+        return proof.kind is ProofKind.EXITED or not planned or proof.final_checkpoint > 0
 
     def down(self, record: GroupRecord, now: float) -> tuple[str, ...]:
         return down_votes(
@@ -201,20 +227,24 @@ class Evidence:
         """The active lives, but this gateway's clients do not get through to it, while the standby's path is up."""
         if self.fresh(record.active, now) is None:
             return None
-        beat = self.fresh(self.gateway, now)
+        ballot = self._fresh(self.gateway, now)
         target = self.group.other(record.active)
-        if beat is None or beat.late or self.path_to(target, now) is not Path.UP:
+        if ballot is None or ballot.heartbeat.late or self.path_to(target, now) is not Path.UP:
             return None
         why = []
-        path = next((o for o in beat.observations if o.subject == record.active), None)
-        if path and path.path is Path.DOWN and path.path_seconds >= PATH_DOWN_SECONDS:
+        seen = next((o for o in ballot.heartbeat.observations if o.subject == record.active), None)
+        if seen is None or seen.bus is not Bus.ALIVE:
+            return None
+        # One that is just coming back is given the time to show its path, and to answer.
+        heard_seconds = seen.bus_seconds
+        path_lost = seen.path is Path.DOWN and seen.path_seconds >= PATH_DOWN_SECONDS
+        if path_lost and heard_seconds >= self.timing.window_seconds:
             why.append(f"{self.gateway} sees the path to {record.active} down")
-        names = {service.name for service in self.group.services}
         why += [
-            f"clients of {clients.service} unanswered for {clients.unanswered_seconds:.3f} s"
-            for clients in beat.clients
-            if clients.service in names
-            and clients.unanswered_seconds >= self.timing.unanswered_seconds
+            f"clients of {service.name} unanswered for {seconds:.3f} s"
+            for service in self.group.services
+            if (seconds := ballot.unanswered_seconds(service.name))
+            and min(seconds, heard_seconds) >= self.timing.unanswered_seconds
             # Nobody could answer while the gate was closed: that is no fault of the copy behind it.
             and now - self._open_since.get(record.active, float("-inf")) >= self.timing.unanswered_seconds
         ]
@@ -277,10 +307,12 @@ class Evidence:
         return (in_sync, active_run, self.runs(target, now) if in_sync else "")
 
 
-def _gist(ballot: Ballot, group: str) -> list[object]:
+def _gist(ballot: Ballot, group: str, *, with_observations: bool) -> list[object]:
     """What a heartbeat says that a group rests on, without ages and counters."""
-    said: list[object] = [(seen.path, seen.bus) for seen in ballot.heartbeat.observations]
-    said += [
-        (s.service, s.run, s.role, s.protection, s.in_sync, s.gate_open, s.self_fenced) for s in ballot.statuses(group)
-    ]
+    beat = ballot.heartbeat
+    said: list[object] = [beat.late, beat.marks.get(group)]
+    if with_observations:
+        said += [(seen.path, seen.bus) for seen in beat.observations]
+    for s in ballot.statuses(group):
+        said.append((s.service, s.run, s.role, s.protection, s.in_sync, s.gate_open, s.self_fenced, s.why))
     return said

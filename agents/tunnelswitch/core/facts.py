@@ -62,7 +62,7 @@ class Protection(StrEnum):
 @dataclass(frozen=True, slots=True)
 class GroupRecord:
     """The one value per group in the epoch store. Every change of it is a compare-and-set. Sites in `drained` are not
-    to serve until an operator says so."""
+    to serve until an operator says so. `paused` says who paused automatic moves, and why; empty: nobody did."""
 
     group: str
     stamp: Stamp
@@ -79,6 +79,8 @@ class GroupRecord:
     decided_by: str = ""
     decided_at: float = 0.0
     drained: tuple[str, ...] = ()
+    paused: str = ""
+    paused_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,9 @@ class Vote:
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
     """One service as its server site hosts it. `run` names one start of the process; `gate_open` says whether clients
-    can reach it through this site; `self_fenced` that the site closed it because it saw no majority."""
+    can reach it through this site; `self_fenced` that the site keeps it from them for good under its stamp. `degraded`:
+    protected, but not as it should be; `progress` is the part (0 to 1) of a copy under way that the peer has; `why`
+    says in words what is missing to a sound protection."""
 
     service: str
     group: str
@@ -118,6 +122,14 @@ class ServiceStatus:
     self_fenced: bool = False
     checkpoint_sequence: int = 0
     checkpoint_age_seconds: float = 0.0
+    degraded: bool = False
+    progress: float = 0.0
+    why: str = ""
+
+    @property
+    def state(self) -> str:
+        """The word for people and metrics: a state of Protection, or `degraded`."""
+        return "degraded" if self.degraded else self.protection.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +169,8 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """`exited`: the process of this run has ended. `fenced`: this site promises never to serve under `stamp` again."""
+    """`exited`: the process of this run has ended. `fenced`: this site promises never to serve under `stamp` again.
+    `final_checkpoint` is the number of one that the standby holds and that has all that clients ever saw; 0: none."""
 
     group: str
     service: str
@@ -167,6 +180,7 @@ class Proof:
     incarnation: str
     kind: ProofKind
     gate_closed: bool
+    final_checkpoint: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +192,16 @@ class Handover:
     target: str
     reason: Reason
     asked_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandoverRefused:
+    """The active was asked to hand over without a loss of state, and cannot: it goes on serving."""
+
+    site: str
+    group: str
+    stamp: Stamp
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +222,28 @@ class DrainRequest:
     stamp: Stamp
     site: str
     drained: bool
+    asked_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """An operator asks what a switchover to `target` would do now. Nothing is done."""
+
+    group: str
+    stamp: Stamp
+    target: str
+    asked_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class PauseRequest:
+    """An operator wants nothing to move by itself (`paused`), or allows it again. Never a toggle. Repeated while it
+    holds, each switcher says that it knows."""
+
+    group: str
+    stamp: Stamp
+    paused: bool
+    why: str
     asked_by: str
 
 
@@ -247,7 +293,8 @@ class CheckpointSeen:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict or a refusal, with what it rests on. `action` is commit, refuse, ask or alarm."""
+    """A verdict or a refusal, with what it rests on. `action` is commit, refuse, ask or alarm; plan: what a move would
+    do; pause, resume: this switcher knows that it may move nothing by itself, or may again."""
 
     site: str
     group: str

@@ -24,6 +24,7 @@ from tunnelswitch.core.rtp import RtpStream
 NANOSECONDS = 1_000_000_000
 _UDP, _TCP = 17, 6
 _TCP_SYN_OR_FIN = 0x03
+_KEEPALIVE_BYTES = 4
 _WINDOW = 64
 _MIN_SPACINGS = 8
 _RARE = 8  # at most one spacing in so many may itself be a gap, ...
@@ -206,10 +207,12 @@ class Flows:
 
 
 def _asks(data: bytes) -> bool:
-    """Does this packet of a client want an answer? A bare TCP acknowledgement does not, nor do ICMP errors."""
-    if data[9] == _UDP:
-        return True
+    """Does this packet of a client want an answer? A bare TCP acknowledgement does not, nor do ICMP errors, nor what
+    keeps a NAT's mapping alive (empty lines of SIP phones; RFC 3948, section 2.3)."""
     header = (data[0] & 15) * 4
+    if data[9] == _UDP:
+        payload = data[header + 8 : header + 8 + _KEEPALIVE_BYTES + 1]
+        return len(payload) > _KEEPALIVE_BYTES or bool(payload.strip(b"\r\n\0\xff"))
     if data[9] != _TCP or len(data) < header + 14:
         return False
     payload_bytes = int.from_bytes(data[2:4], "big") - header - (data[header + 12] >> 4) * 4

@@ -38,20 +38,12 @@ class Follower:
 
     def receive(self, event: object, now: float) -> None:
         """Take one event, then act on it."""
+        self.gate.receive(event, now)
         match event:
-            case events.DataPlaneSeen():
-                self.gate.saw(event)
-            case events.DataPlaneLost():
-                self.gate.lost()
             case events.RecordRead() if event.group == self.group.name and event.record is not None:
                 self._confirmed = event.record.stamp
             case events.SwitchApplied() if event.group == self.group.name:
-                self.gate.switched(event)
                 self._tell(event)
-            case events.SwitchConflict() if event.group == self.group.name:
-                self.gate.conflicted(event, now)
-            case events.SwitchFailed() if event.group == self.group.name:
-                self.gate.failed(event, now)
             case _:
                 pass
         self.act(now)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tunnelswitch.core.actions import ApplyTunnels
-from tunnelswitch.core.events import DataPlaneSeen, SwitchApplied, SwitchConflict, SwitchFailed
+from tunnelswitch.core.events import DataPlaneLost, DataPlaneSeen, SwitchApplied, SwitchConflict, SwitchFailed
 from tunnelswitch.core.facts import GroupRecord
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.core.topology import Group, Tunnel, wanted_ends
@@ -59,6 +59,7 @@ class Gate:
         self.foreign: frozenset[str] = frozenset()
         self.applied: Stamp | None = None
         self.error = ""
+        self._carries = False  # the data plane may still have what OVSDB holds no longer
         self._want: tuple[Stamp, str | None] | None = None
         self._sent: _Sent | None = None
         self._conflicts = 0
@@ -71,6 +72,11 @@ class Gate:
         return bool(self.present)
 
     @property
+    def closed(self) -> bool:
+        """Is it known that nobody is carried here? OVSDB without a tunnel end is not yet a data plane without one."""
+        return self.seen and not self.present and not self._carries
+
+    @property
     def fenced(self) -> bool:
         """OVSDB holds a higher stamp than the one asked for: somebody newer has decided."""
         return self._want is not None and self.stored is not None and self.stored > self._want[0]
@@ -79,9 +85,13 @@ class Gate:
         """Is that what was last asked for?"""
         return self._want == (stamp, running)
 
+    def asked_for(self, running: str) -> bool:
+        """Is it the tunnels of `running` that were last asked for, under whatever stamp?"""
+        return self._want is not None and self._want[1] == running
+
     def settled(self, stamp: Stamp) -> bool:
         """Is the data plane known to follow `stamp` just as last asked for?"""
-        return self.applied == stamp and self._want is not None and self._want[0] == stamp and self._sent is None
+        return self._sent is None and self.applied == stamp and self._want is not None and self._want[0] == stamp
 
     def holds(self, stamp: Stamp, running: str | None) -> bool:
         """Does OVSDB hold `stamp` and the tunnels of `running`, whoever wrote them?"""
@@ -96,24 +106,47 @@ class Gate:
         self._conflicts = 0
         self._retry_at = 0.0
 
-    def saw(self, seen: DataPlaneSeen) -> None:
+    def rest(self) -> None:
+        """Ask for nothing: what is not under way yet is not tried again."""
+        self._want = self.applied = None
+
+    def receive(self, event: object, now: float) -> None:
+        """Take what OVSDB was seen to hold, and what this group's transactions came to; all else is ignored."""
+        match event:
+            case DataPlaneSeen():
+                self._saw(event)
+            case DataPlaneLost():
+                self._lost()
+            case SwitchApplied() if event.group == self.group.name:
+                self._switched(event)
+            case SwitchConflict() if event.group == self.group.name:
+                self._conflicted(event, now)
+            case SwitchFailed() if event.group == self.group.name:
+                self._failed(event, now)
+            case _:
+                pass
+
+    def _saw(self, seen: DataPlaneSeen) -> None:
         self.seen = True
         self.stored = seen.stored.get(self.group.name)
         self.present = seen.present & self.ends.keys()
         self.broken = seen.broken & self.ends.keys()
         self.foreign = seen.foreign & self.ends.keys()
+        if self.present and not self._carries:
+            self._carries, self.applied = True, None
 
-    def lost(self) -> None:
+    def _lost(self) -> None:
         self.seen = False
         self.applied = None  # what the data plane does behind a lost OVSDB is to be confirmed anew
 
-    def switched(self, result: SwitchApplied) -> None:
+    def _switched(self, result: SwitchApplied) -> None:
         """The answer of the transaction, whether it was still waited for or not: it describes what OVSDB holds."""
         self._sent = None
         self.error = ""
         if self.stored is None or result.stamp >= self.stored:
             self.stored, self.present = result.stamp, result.present & self.ends.keys()
             self.broken = frozenset()
+            self._carries = bool(self.present)
         if (
             self._want is not None
             and self._want[0] == result.stamp
@@ -121,14 +154,14 @@ class Gate:
         ):
             self.applied = result.stamp
 
-    def conflicted(self, result: SwitchConflict, now: float) -> None:
+    def _conflicted(self, result: SwitchConflict, now: float) -> None:
         self._sent = None
         self.stored, self.present = result.stored, result.present & self.ends.keys()
         self._conflicts += 1
         if self._conflicts >= CONFLICTS_MAX:
             self._retry_at, self._conflicts = now + RECONCILE_SECONDS, 0
 
-    def failed(self, result: SwitchFailed, now: float) -> None:
+    def _failed(self, result: SwitchFailed, now: float) -> None:
         self._sent = None
         self.error = result.error
         self._retry_at = now + RETRY_SECONDS
@@ -145,8 +178,9 @@ class Gate:
     def deadline(self) -> float | None:
         if self._sent is not None:
             return self._sent.abandon_at
-        waiting = self.seen and not self.fenced and self._want is not None and self.applied is None
-        return self._retry_at if waiting and self._retry_at else None
+        if self.applied is not None or not self._retry_at:  # first: it is asked at every event
+            return None
+        return self._retry_at if self.seen and self._want is not None and not self.fenced else None
 
     def step(self, now: float) -> ApplyTunnels | None:
         """The next transaction, or None: nothing to do, not now, or not allowed."""
@@ -154,7 +188,7 @@ class Gate:
             if now < self._sent.abandon_at:
                 return None
             self._sent, self.error = None, "no answer from OVSDB in time"
-        if self._want is None or not self.seen or self.fenced or now < self._retry_at:
+        if self._want is None or not self.seen or now < self._retry_at or self.fenced:
             return None
         stamp, running = self._want
         wanted = self._wanted_ends(running)

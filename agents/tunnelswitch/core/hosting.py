@@ -8,25 +8,28 @@ a stamp stays closed under that stamp, also after a restart: OVSDB remembers (st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tunnelswitch.core import events
 from tunnelswitch.core.actions import Action, Fence, Promote, Publish, ReadRecord
+from tunnelswitch.core.alone import Alone
 from tunnelswitch.core.certificate import Certificate
+from tunnelswitch.core.copies import Instance, confirm
 from tunnelswitch.core.facts import (
     Applied,
     CheckpointSeen,
     GroupRecord,
     Handover,
+    HandoverRefused,
     Heartbeat,
     PromoteFailed,
     Proof,
     ProofKind,
     Protection,
+    Reason,
     ServiceStatus,
     Serving,
 )
 from tunnelswitch.core.gate import Gate
+from tunnelswitch.core.handing import HandingOver
 from tunnelswitch.core.member import READ_DEADLINE_SECONDS, Member
 from tunnelswitch.core.quorum import blocking
 from tunnelswitch.core.runs import names_run
@@ -37,27 +40,6 @@ PROMOTE_ATTEMPTS_MAX = 3
 PROMOTE_ROUND_SECONDS = 2.0
 REPEAT_SECONDS = 1.0
 ERROR_MAX = 500
-# Our word that we have a standby is a ballot for two windows, and then perhaps a commit under way.
-CLAIM_SECONDS = 3.0
-
-
-@dataclass(slots=True)
-class Instance:
-    """The local copy of one service."""
-
-    seen: events.ServiceSeen
-    checkpoint_sequence: int = 0
-    checkpoint_at: float | None = None
-    exited_run: str = ""
-    exited_had_served: bool = False
-    busy_until: float = 0.0
-    promote_attempts: int = 0
-    was_active: bool = False
-    promote_seconds: float = 0.0
-
-
-def _absent(service: str) -> Instance:
-    return Instance(events.ServiceSeen(service, "", "stopped", Protection.STOPPED, in_sync=False))
 
 
 class HostedGroup:
@@ -69,49 +51,44 @@ class HostedGroup:
         self.group = gate.group
         self.site = gate.site
         self.certificate = Certificate(member)
-        self.instances = {service.name: _absent(service.name) for service in self.group.services}
+        self.instances = {service.name: Instance.absent(service) for service in self.group.services}
+        self.handing = HandingOver()
         self.latched: Stamp | None = None
+        self._given_up: tuple[Stamp, str] | None = None
         self._stamp: Stamp | None = None
         self._stamp_at = 0.0
         self._confirmed: Stamp | None = None
         self._read_at = 0.0
         self._peer_serving: Stamp | None = None
         self._fence_at: float | None = None
-        self._claimed_at = member.started_at
-        self._confirmed_at = float("-inf")
+        self._alone = Alone(gate, self.certificate, self.instances, member.started_at, READ_DEADLINE_SECONDS)
         self._repeat_at = 0.0
         self._served: tuple[int, str] | None = None
         self._told: Applied | None = None
+        self._told_of: tuple[Stamp, frozenset[str]] | None = None
         self._actions: list[Action] = []
 
     # ------------------------------------------------------------------ in
 
     def receive(self, event: object, now: float) -> None:
         """Take one event that concerns this group or all groups, then act on it."""
+        if isinstance(event, Heartbeat):  # first: nearly all events are one
+            if self._watch_peer(event, now):
+                self.act(now)
+            return
+        self.gate.receive(event, now)
         match event:
-            case Heartbeat():  # first: nearly all events are one
-                if not self._watch_peer(event, now):
-                    return
-            case events.DataPlaneSeen():
-                self.gate.saw(event)
-            case events.DataPlaneLost():
-                self.gate.lost()
             case events.RecordRead() if event.group == self.group.name and event.record is not None:
-                self._confirmed, self._confirmed_at = event.record.stamp, now
-            case events.SwitchApplied() if event.group == self.group.name:
-                self.gate.switched(event)
-                if self.latched == event.stamp:
-                    self._repeat_at = now
-            case events.SwitchConflict() if event.group == self.group.name:
-                self.gate.conflicted(event, now)
-            case events.SwitchFailed() if event.group == self.group.name:
-                self.gate.failed(event, now)
+                self._confirmed = event.record.stamp
+                self._alone.confirms(event.record.stamp, now)
+            case events.SwitchApplied() if event.group == self.group.name and event.stamp == self.latched:
+                self._repeat_at = now
             case Applied() | Proof() if event.group == self.group.name and self.record is not None:
                 self.certificate.hear(event, self.record, now)
             case Serving() if event.group == self.group.name:
                 self._peer_serving = event.stamp
             case Handover() if event.group == self.group.name:
-                self._consent(event)
+                self._consent(event, now)
             case _:
                 self._service_event(event, now)
         self.act(now)
@@ -123,23 +100,17 @@ class HostedGroup:
             return
         match event:
             case events.ServiceSeen():
-                if event.run != instance.seen.run:
-                    instance.promote_attempts, instance.was_active = 0, False
-                instance.seen = event
-                instance.was_active |= event.role == "active"
+                instance.saw(event, now)
             case CheckpointSeen():
-                instance.checkpoint_sequence, instance.checkpoint_at = event.sequence, now
+                instance.took_checkpoint(event, now)
                 self._actions.append(Publish(event))
             case events.RunExited():
-                if event.run != instance.exited_run:
-                    instance.exited_run, instance.exited_had_served = event.run, instance.was_active
-                if instance.seen.run == event.run:
-                    instance.seen = events.ServiceSeen(event.service, event.run, "stopped", Protection.STOPPED, False)
+                instance.exited(event.run)
                 self._repeat_at = now
             case events.Promoted() if event.run != instance.exited_run:
-                instance.busy_until, instance.promote_seconds = 0.0, event.seconds
-                seen, instance.was_active = instance.seen, True
-                instance.seen = events.ServiceSeen(event.service, event.run, "active", seen.protection, False)
+                instance.promoted(event)
+            case events.CheckpointTaken() | events.CheckpointFailed():
+                self.handing.heard(event)
             case events.PromotionFailed():
                 instance.busy_until = 0.0
                 self._promotion_failed(instance, event, now)
@@ -149,24 +120,30 @@ class HostedGroup:
                 pass
 
     def _promotion_failed(self, instance: Instance, event: events.PromotionFailed, now: float) -> None:
-        """After a round of attempts the switcher is told, so that it can give the old copy back; if it cannot, there is
-        another round a while later, because nobody else is left."""
+        """After a round of attempts this site closes itself for good under this stamp, and then says so: whatever comes
+        up here after all, no client sees it, and the old copy can be given back. If that is gone, this site is armed
+        anew, and there is another round a while later, because nobody else is left."""
         record = self.record
         if record and record.active == self.site and instance.promote_attempts >= PROMOTE_ATTEMPTS_MAX:
-            instance.promote_attempts = 0
-            instance.busy_until = now + PROMOTE_ROUND_SECONDS
-            self._tell_failed(record, event.error)
+            instance.promote_attempts, instance.busy_until = 0, now + PROMOTE_ROUND_SECONDS
+            self.latched, self._given_up, self._repeat_at = record.stamp, (record.stamp, event.error), now
 
     def _tell_failed(self, record: GroupRecord, error: str) -> None:
         failed = PromoteFailed(self.site, self.group.name, record.stamp, error[:ERROR_MAX])
         self._actions.append(Publish(failed))
 
-    def _consent(self, request: Handover) -> None:
-        """Asked to hand over under the very stamp we serve: close for good under it, whoever follows."""
+    def _consent(self, request: Handover, now: float) -> None:
+        """Asked to hand over under the very stamp we serve. Where clients do not get through, close for good under it,
+        whoever follows; as planned, only when the standby has all that they saw."""
         record = self.record
-        if record and record.active == self.site and request.stamp == record.stamp and request.target != self.site:
+        if not record or record.active != self.site or request.stamp != record.stamp or request.target == self.site:
+            return
+        self._repeat_at = 0.0
+        if request.reason is not Reason.CUT_OFF and self.latched != record.stamp:
+            self.handing.begin(record.stamp, self._stamp_at, self.instances.values(), now)
+        elif request.reason is Reason.CUT_OFF:
+            self.handing.drop()
             self.latched = record.stamp
-            self._repeat_at = 0.0
 
     def _watch_peer(self, beat: Heartbeat, now: float) -> bool:
         """What others see of the old active; the word of the new one that it serves stands in for a lost `serving`.
@@ -174,15 +151,20 @@ class HostedGroup:
         record = self.record
         if record is None:
             return False
-        self.certificate.hear(beat, record, now)
+        if len(record.gateways) > 1:
+            self.certificate.hear(beat, record, now)
         if record.active == self.site:
+            if beat.site == self.group.other(self.site):
+                confirm(self.instances, record, beat.services, now)
             return not self.gate.open
         if beat.site != record.active or beat.marks.get(self.group.name) != record.stamp:
             return record.stamp != self._stamp
         mine = [status for status in beat.services if status.group == self.group.name]
+        news = record.stamp != self._stamp
         if mine and all(status.role == "active" and status.gate_open for status in mine):
+            news = news or self._peer_serving != record.stamp
             self._peer_serving = record.stamp
-        return True
+        return news
 
     # ------------------------------------------------------------------ decide
 
@@ -197,6 +179,7 @@ class HostedGroup:
             return
         if record.stamp != self._stamp:
             self._stamp, self._stamp_at, self._repeat_at = record.stamp, now, 0.0
+            self.handing.drop()
             for instance in self.instances.values():
                 instance.promote_attempts = 0
         if record.active == self.site:
@@ -207,6 +190,8 @@ class HostedGroup:
         if action is not None:
             self._actions.append(action)
         self._tell_applied(record)
+        unprotected = record.active == self.site and self.latched != record.stamp and not self._claims_standby()
+        self._actions.extend(self._alone.words(record, unprotected=unprotected, repeated=self._repeat_at <= now))
         if self._repeat_at <= now:
             self._repeat_at = now + REPEAT_SECONDS
             self._prove(record)
@@ -219,6 +204,7 @@ class HostedGroup:
             self._fence_at = None
             return
         self._check_isolation(record, now)
+        self._hand_over(record, now)
         stored = gate.stored
         if not gate.open and stored == stamp and not gate.asked(stamp, self.site):
             self.latched = stamp
@@ -234,6 +220,21 @@ class HostedGroup:
         if going_on or self._may_expose(record, now):
             gate.want(stamp, self.site)
             self._say_serving(record)
+        elif stored != stamp and gate.asked_for(self.site):
+            gate.rest()  # it was not opened while it might have been, under this stamp or an earlier one
+
+    def _hand_over(self, record: GroupRecord, now: float) -> None:
+        handing, stamp, before = self.handing, record.stamp, self.handing.phase
+        if handing.step(stamp, self.instances.values(), now, closed=self._closed_for_good(stamp)):
+            self.latched = stamp
+        if handing.phase is not before:
+            self._repeat_at = now
+        self._actions.extend(handing.take_actions())
+        if refusal := handing.take_refusal():
+            self._actions.append(Publish(HandoverRefused(self.site, self.group.name, stamp, refusal[:ERROR_MAX])))
+
+    def _closed_for_good(self, stamp: Stamp) -> bool:
+        return self.latched == stamp and self.gate.settled(stamp) and not self.gate.open
 
     def _may_expose(self, record: GroupRecord, now: float) -> bool:
         single = len(record.gateways) == 1
@@ -279,7 +280,7 @@ class HostedGroup:
         """An active that has been out of touch with K voters for `fence_after` closes itself, unless there is nobody to
         hand over to (R4). The time runs from the last touch, not from when it was missed: others count on that."""
         self._fence_at = None
-        if not self.gate.open or self.latched == record.stamp or self._alone(record):
+        if not self.gate.open or self.latched == record.stamp or self._alone.is_known(record):
             return
         touched_at = max(self._in_touch_at(record.voters, now), self.member.started_at)
         self._fence_at = touched_at + self.member.timing.fence_after_seconds
@@ -294,24 +295,20 @@ class HostedGroup:
         times = sorted(self.member.in_touch_at(voter, now) for voter in voters if voter != self.site)
         return times[-needed] if needed <= len(times) else float("-inf")
 
-    def _alone(self, record: GroupRecord) -> bool:
-        """Is it known that nobody could take over? With several gateways our own word that there is a standby may have
-        been taken into a record that we have not heard of: only a read made long enough after that word tells."""
-        if record.in_sync or len(record.gateways) == 1:
-            return not record.in_sync
-        since = self._confirmed_at - READ_DEADLINE_SECONDS - self._claimed_at
-        return self._confirmed == record.stamp and since >= CLAIM_SECONDS
+    def _claims_standby(self) -> bool:
+        """Do we say that all that we serve has a standby in sync, or are we that standby?"""
+        return all(instance.seen.protection is Protection.PROTECTED for instance in self.instances.values())
 
     def fit(self, now: float) -> bool:
         """May this site's watchdog be kicked (PROTOCOL A3)? Not while the gate may be open although this site should
         have closed it by now: then its host has to die."""
-        if self.gate.seen and not self.gate.open:
+        if self.gate.closed:
             return True
         record = self.record
         voters = record.voters if record is not None else self.group.voters
         if now - self._in_touch_at(voters, now) < self.member.timing.fence_after_seconds:
             return True
-        return record is not None and record.active == self.site and self._alone(record)
+        return record is not None and record.active == self.site and self._alone.is_known(record)
 
     def _follow(self, record: GroupRecord, now: float) -> None:
         self._fence_at = None
@@ -322,22 +319,24 @@ class HostedGroup:
             seen = instance.seen
             if seen.role == "active" and seen.run and now >= instance.busy_until:
                 instance.busy_until = now + DRIVER_DEADLINE_SECONDS
-                self._actions.append(
-                    Fence(seen.service, seen.run, record.stamp, record.reason, DRIVER_DEADLINE_SECONDS)
-                )
+                fence = Fence(seen.service, seen.run, record.stamp, record.reason, DRIVER_DEADLINE_SECONDS)
+                self._actions.append(fence)
 
     # ------------------------------------------------------------------ out
 
     def _tell_applied(self, record: GroupRecord) -> None:
         """Say once that this site's own ends follow the stamp."""
-        if self.gate.settled(record.stamp):
-            told = Applied(self.site, self.group.name, record.stamp, tuple(sorted(self.gate.present)), 0.0)
-            if told != self._told:
-                self._told = told
-                self._actions.append(Publish(told))
+        follows = (record.stamp, self.gate.present)
+        if follows != self._told_of and self.gate.settled(record.stamp):
+            self._told_of = follows
+            self._told = Applied(self.site, self.group.name, record.stamp, tuple(sorted(self.gate.present)), 0.0)
+            self._actions.append(Publish(self._told))
 
     def _prove(self, record: GroupRecord) -> None:
         """Proofs are repeated while they matter: one message may be lost."""
+        closed = self._closed_for_good(record.stamp)
+        if closed and self._given_up is not None and self._given_up[0] == record.stamp:
+            self._tell_failed(record, self._given_up[1])
         for name, instance in self.instances.items():
             kind = None
             run = instance.exited_run
@@ -345,43 +344,23 @@ class HostedGroup:
                 kind = ProofKind.EXITED
                 if not instance.exited_had_served:
                     self._tell_failed(record, f"run {run} of {name} ended before it took over")
-            elif self.latched == record.stamp and self.gate.settled(record.stamp) and not self.gate.open:
+            elif closed and self.handing.may_prove(record.stamp):
                 kind, run = ProofKind.FENCED, instance.seen.run or run
             if kind is not None:
-                self._actions.append(Publish(self._proof(record, name, run, kind), flush=True))
-
-    def _proof(self, record: GroupRecord, service: str, run: str, kind: ProofKind) -> Proof:
-        return Proof(
-            group=self.group.name,
-            service=service,
-            site=self.site,
-            stamp=record.stamp,
-            run=run,
-            incarnation=self.member.incarnation,
-            kind=kind,
-            gate_closed=not self.gate.open,
-        )
+                final = self.handing.final_checkpoint(record.stamp, name)
+                told = (self.group.name, name, self.site, record.stamp, run, self.member.incarnation, kind)
+                proof = Proof(*told, gate_closed=not self.gate.open, final_checkpoint=final)
+                self._actions.append(Publish(proof, flush=True))
 
     def statuses(self, now: float) -> tuple[ServiceStatus, ...]:
         """For the heartbeat."""
         record = self.record
-        latched = record is not None and self.latched == record.stamp
-        if all(instance.seen.protection is Protection.PROTECTED for instance in self.instances.values()):
-            self._claimed_at = now
+        latched = record is not None and self.latched == record.stamp and not self.handing.is_under_way(record.stamp)
+        if self._claims_standby() and all(instance.seen.role == "active" for instance in self.instances.values()):
+            self._alone.claims(now)
         return tuple(
-            ServiceStatus(
-                service=name,
-                group=self.group.name,
-                run=instance.seen.run,
-                role=instance.seen.role,
-                protection=instance.seen.protection,
-                in_sync=instance.seen.in_sync,
-                gate_open=self.gate.open,
-                self_fenced=latched,
-                checkpoint_sequence=instance.checkpoint_sequence,
-                checkpoint_age_seconds=0.0 if instance.checkpoint_at is None else now - instance.checkpoint_at,
-            )
-            for name, instance in self.instances.items()
+            instance.status(self.group.name, now, gate_open=self.gate.open, self_fenced=latched)
+            for instance in self.instances.values()
         )
 
     def deadline(self) -> float | None:
@@ -390,8 +369,9 @@ class HostedGroup:
         first, gate = self._repeat_at, self.gate.deadline()
         if gate is not None and gate < first:
             first = gate
-        if self._fence_at is not None and self.gate.seen and self._fence_at < first:
-            first = self._fence_at
+        for due in (self._fence_at, self.handing.due_at()):
+            if due is not None and self.gate.seen and due < first:
+                first = due
         return first
 
     def take_actions(self) -> list[Action]:

@@ -1,5 +1,5 @@
-"""Changes of a group's record that move nobody: what an operator drained, a re-arm after a needless self-fence, and
-whether the standby is in sync (PROTOCOL R3, R7).
+"""Changes of a group's record that move nobody: what an operator drained or paused, a re-arm after a needless
+self-fence, and whether the standby is in sync (PROTOCOL R3, R7).
 
 A re-arm voids all evidence, so nothing is changed that does not have to be, and a loss of protection must stand for a
 while.
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tunnelswitch.core.evidence import Evidence
-from tunnelswitch.core.facts import DrainRequest, GroupRecord, Reason
+from tunnelswitch.core.facts import DrainRequest, GroupRecord, PauseRequest, Reason
 from tunnelswitch.core.topology import Group
 
 # The active's word that its standby is lost must stand for so long before the record says so.
@@ -22,8 +22,9 @@ REARM_HOLD_SECONDS = 0.1
 class Housekeeping:
     """Of one group, on the evidence that its switcher has."""
 
-    def __init__(self, evidence: Evidence) -> None:
+    def __init__(self, evidence: Evidence, unix_offset_seconds: float) -> None:
         self.evidence = evidence
+        self.unix_offset_seconds = unix_offset_seconds
         self.due_at: float | None = None
         self._seen: tuple[tuple[bool, str, str], float] | None = None
         self._fenced_since: float | None = None
@@ -35,7 +36,8 @@ class Housekeeping:
     def change(self, record: GroupRecord, now: float) -> GroupRecord | None:
         """The record as it should be, its stamp not yet raised; None if nothing is due. `due_at` says when something
         will be, if time alone can bring it."""
-        return self._drained(record) or self._rearmed(record, now) or self._protection(record, now)
+        asked = self._drained(record) or self._paused(record, now)
+        return asked or self._rearmed(record, now) or self._protection(record, now)
 
     def _drained(self, record: GroupRecord) -> GroupRecord | None:
         wish = self.evidence.drain
@@ -45,6 +47,15 @@ class Housekeeping:
         what = "is drained" if wish.drained else "may serve again"
         evidence = (f"{wish.asked_by} asks: {wish.site} {what}",)
         return replace(record, drained=drained, reason=Reason.OPERATOR, evidence=evidence)
+
+    def _paused(self, record: GroupRecord, now: float) -> GroupRecord | None:
+        wish = self.evidence.pause
+        if wish is None:
+            return None
+        what = "nothing is to move by itself" if wish.paused else "automatic moves may go on"
+        evidence = (f"{wish.asked_by} asks: {what}",)
+        since = now + self.unix_offset_seconds if wish.paused else 0.0
+        return replace(record, paused=paused_text(wish), paused_at=since, reason=Reason.OPERATOR, evidence=evidence)
 
     def _rearmed(self, record: GroupRecord, now: float) -> GroupRecord | None:
         beat = self.evidence.fresh(record.active, now)
@@ -69,12 +80,20 @@ class Housekeeping:
         if self._seen is None or self._seen[0] != should:
             self._seen = (should, now)
         in_sync, active_run, standby_run = should
+        if in_sync and not self._says_so_now(record, now):
+            return None
         due = self._seen[1] + (0.0 if in_sync else PROTECTION_HOLD_SECONDS)
         if not self._is_due(due, now):
             return None
         evidence = ("standby is in sync",) if in_sync else (f"{record.active} has no standby in sync",)
         changed = replace(record, in_sync=in_sync, active_run=active_run, standby_run=standby_run)
         return replace(changed, reason=Reason.PROTECTION, evidence=evidence)
+
+    def _says_so_now(self, record: GroupRecord, now: float) -> bool:
+        """Does the active speak under the stamp in force? Under an earlier one it may have had a standby that it has
+        lost since, and let output leave that nobody else holds."""
+        beat = self.evidence.fresh(record.active, now)
+        return beat is not None and beat.marks.get(record.group) == record.stamp
 
     def _is_due(self, at: float, now: float) -> bool:
         if now >= at:
@@ -83,16 +102,21 @@ class Housekeeping:
         return False
 
 
+def paused_text(wish: PauseRequest) -> str:
+    """What the record says once `wish` is granted; empty: not paused."""
+    if not wish.paused:
+        return ""
+    return f"{wish.asked_by}: {wish.why}" if wish.why else wish.asked_by
+
+
 def drained_after(record: GroupRecord, wish: DrainRequest) -> tuple[str, ...]:
     """The drained sites once `wish` is granted."""
     others = tuple(site for site in record.drained if site != wish.site)
     return (*others, wish.site) if wish.drained else others
 
 
-def against_drain(record: GroupRecord | None, group: Group, wish: DrainRequest) -> str | None:
+def against_drain(record: GroupRecord, group: Group, wish: DrainRequest) -> str | None:
     """Why `wish` is not granted, to be read after the name of who asks; None if it is."""
-    if record is None or wish.stamp != record.stamp:
-        return f"asks under {wish.stamp}, which is not in force"
     if wish.site not in group.servers:
         return f"asks to drain {wish.site}, and {group.name} is served by {' and '.join(group.servers)}"
     if set(drained_after(record, wish)) >= set(group.servers):

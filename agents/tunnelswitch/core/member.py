@@ -157,25 +157,25 @@ class Member:
     # ------------------------------------------------------------------ time
 
     def deadline(self) -> float:
-        return min(self._beat_at, self._poll_at, self.detector.deadline(), *self._vote_times())
+        return min(self._beat_at, self._poll_at, self.detector.deadline(), self._ripe_at())
 
-    def _vote_times(self) -> list[float]:
-        """When a vote that waits only for the stamp's age becomes one."""
-        if all(self.detector.down_since(site) is None for site in self._others):
-            return []  # asked at every event, and there may be many records
-        times = []
-        last_beat = self._sent[-1][1] if self._sent else float("-inf")
+    def _ripe_at(self) -> float:
+        """When the first vote that waits only for the stamp's age becomes one; infinity if none does."""
+        first = float("inf")
+        if not self.detector.silent:  # asked at every event, and nearly always so
+            return first
         for name, record in self.records.items():
             since = self.detector.down_since(record.active)
             if since is not None:
                 ripe = self._record_since[name] + self.detector.allowed_seconds(record.active)
-                if ripe > max(since, last_beat):
-                    times.append(ripe)
-        return times
+                last_beat = self._sent[-1][1] if self._sent else float("-inf")
+                if max(since, last_beat) < ripe < first:
+                    first = ripe
+        return first
 
     def expire(self, now: float) -> None:
         self._urgent |= self.detector.expire(now)
-        if any(time <= now for time in self._vote_times()):
+        if self._ripe_at() <= now:
             self._urgent = True
 
     def take_actions(self, now: float) -> list[Action]:

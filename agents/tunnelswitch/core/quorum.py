@@ -30,6 +30,7 @@ class Ballot:
     received_at: float
     _votes: dict[str, Vote] = field(init=False, repr=False, compare=False)
     _statuses: dict[str, list[ServiceStatus]] = field(init=False, repr=False, compare=False)
+    _unanswered: dict[str, float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         votes = {vote.group: vote for vote in reversed(self.heartbeat.votes)}
@@ -37,7 +38,11 @@ class Ballot:
         for status in self.heartbeat.services:
             statuses.setdefault(status.group, []).append(status)
         object.__setattr__(self, "_votes", votes)
+        unanswered = {
+            seen.service: seen.unanswered_seconds for seen in self.heartbeat.clients if seen.unanswered_seconds
+        }
         object.__setattr__(self, "_statuses", statuses)
+        object.__setattr__(self, "_unanswered", unanswered)
 
     def vote(self, group: str) -> Vote | None:
         """What it says of a group's active."""
@@ -46,6 +51,10 @@ class Ballot:
     def statuses(self, group: str) -> Sequence[ServiceStatus]:
         """What it hosts of a group."""
         return self._statuses.get(group, ())
+
+    def unanswered_seconds(self, service: str) -> float:
+        """For how long clients of a service wait there for an answer."""
+        return self._unanswered.get(service, 0.0)
 
 
 def down_votes(

@@ -28,15 +28,19 @@ class Tunnel:
 
 @dataclass(frozen=True, slots=True)
 class Service:
+    """`late_after_seconds`: protected, but without a checkpoint for longer, it is degraded; None: age is no sign."""
+
     name: str
     bridge: str
     t2_key: int
     t3_key: int
+    late_after_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Services that move together. The epoch belongs to the group."""
+    """Services that move together. The epoch belongs to the group. `failback_after_seconds`: the group goes back to its
+    preferred site by itself when that has been in sync for so long; None: an operator moves it."""
 
     name: str
     preferred: str
@@ -46,6 +50,7 @@ class Group:
     services: tuple[Service, ...]
     automatic: bool = True
     hysteresis_seconds: float = 5.0
+    failback_after_seconds: float | None = None
 
     @property
     def servers(self) -> tuple[str, str]:

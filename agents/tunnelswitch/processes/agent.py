@@ -60,6 +60,8 @@ async def run_agent(deployment: Deployment, site: str) -> None:
         for service in deployment.services_at(site):
             driver = make_driver(service, deployment.services[service], site, frame.emit, frame.metrics.driver_problem)
             drivers[service] = driver
+            frame.metrics.machines.sources[service] = driver.figures
+            frame.metrics.watch_health(service, driver)
             parts.append(driver)
     packets = _client_packets(frame)
     if packets is not None:

@@ -10,7 +10,7 @@ from tunnelswitch.adapters.nats_bus import NatsBus
 from tunnelswitch.adapters.nats_epochs import NatsEpochs
 from tunnelswitch.bus.access import JETSTREAM_API, Access
 from tunnelswitch.config import Deployment
-from tunnelswitch.pki.identities import OPERATOR, OPERATOR_STORE, STORE_API, Identity
+from tunnelswitch.pki.identities import OPERATOR, OPERATOR_STORE, STORE_API, VIEWER, Identity
 from tunnelswitch.processes.parts import started
 
 OPERATOR_CONNECT_SECONDS = 5.0
@@ -79,14 +79,35 @@ async def operator_bus(
     Raises:
         BusUnreachableError: no server lets us in.
     """
+    async with _persons_bus(deployment, OPERATOR, kinds, emit) as bus:
+        yield bus
+
+
+@contextlib.asynccontextmanager
+async def viewer_bus(
+    deployment: Deployment, kinds: Iterable[str], emit: Callable[[object], None]
+) -> AsyncIterator[NatsBus]:
+    """The bus as who only listens hears it, connected.
+
+    Raises:
+        BusUnreachableError: no server lets us in.
+    """
+    async with _persons_bus(deployment, VIEWER, kinds, emit) as bus:
+        yield bus
+
+
+@contextlib.asynccontextmanager
+async def _persons_bus(
+    deployment: Deployment, identity: Identity, kinds: Iterable[str], emit: Callable[[object], None]
+) -> AsyncIterator[NatsBus]:
     cluster = deployment.cluster
     bus = NatsBus(
         cluster.nats_urls,
         cluster=cluster.name,
-        source=OPERATOR.name,
+        source=identity.name,
         kinds=kinds,
         emit=emit,
-        access=access(deployment, OPERATOR),
+        access=access(deployment, identity),
         awaited=True,
     )
     async with started(bus):

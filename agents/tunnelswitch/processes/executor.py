@@ -27,18 +27,24 @@ _log = structlog.get_logger("tunnelswitch.executor")
 
 
 # What an operator wants to find in this process' own log too.
-TOLD = (facts.Decision, facts.Proof, facts.Handover, facts.Serving, facts.PromoteFailed, facts.Failover)
-BAD = (events.SwitchConflict, events.SwitchFailed, events.PromotionFailed, events.FenceFailed, facts.PromoteFailed)
-
-
-def _tell(thing: object) -> None:
-    told = {field.name: _plain(getattr(thing, field.name)) for field in fields(thing)}  # type: ignore[arg-type]
-    if isinstance(thing, events.SwitchApplied):
-        for name in ("committed_at", "applied_at"):
-            told[name.replace("_at", "_after_ms")] = round((told.pop(name) - thing.submitted_at) * 1000, 1)
-        del told["submitted_at"]
-    alarm = isinstance(thing, facts.Decision) and thing.action == "alarm"
-    (_log.warning if alarm or isinstance(thing, BAD) else _log.info)(type(thing).__name__, **told)
+TOLD = (
+    facts.Decision,
+    facts.Proof,
+    facts.Handover,
+    facts.HandoverRefused,
+    facts.Serving,
+    facts.PromoteFailed,
+    facts.Failover,
+)
+BAD = (
+    events.SwitchConflict,
+    events.SwitchFailed,
+    events.PromotionFailed,
+    events.FenceFailed,
+    events.CheckpointFailed,
+    facts.PromoteFailed,
+    facts.HandoverRefused,
+)
 
 
 def _plain(value: Any) -> Any:
@@ -90,7 +96,7 @@ class Executor:
                 continue
             self._bus.publish(action.message)
             if isinstance(action.message, TOLD):
-                _tell(action.message)
+                self._tell(action.message)
             rest = batch[index + 1 :]
             if action.flush and any(not isinstance(later, actions.Publish) for later in rest):
                 if self._spawn(self._after_flush(rest)) is None:
@@ -109,8 +115,11 @@ class Executor:
                 self._spawn(self._commit(action))
             case actions.ApplyTunnels():
                 self._spawn(self._apply(action))
-            case actions.Promote() | actions.Fence():
+            case actions.Promote() | actions.Fence() | actions.TakeCheckpoint():
                 self._spawn(self._drive(action))
+            case actions.AllowOutput():
+                if driver := self._drivers.get(action.service):
+                    driver.allow_output(action.allowed)
             case actions.PinLeader():
                 if self._pinning is None or self._pinning.done():
                     self._pinning = self._spawn(self._pin(action))
@@ -132,6 +141,15 @@ class Executor:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("an action failed in an unforeseen way", error=repr(error))
+
+    def _tell(self, thing: object) -> None:
+        told = {field.name: _plain(getattr(thing, field.name)) for field in fields(thing)}  # type: ignore[arg-type]
+        if isinstance(thing, events.SwitchApplied):
+            for name in ("committed_at", "applied_at"):
+                told[name.replace("_at", "_after_ms")] = round((told.pop(name) - thing.submitted_at) * 1000, 1)
+            del told["submitted_at"]
+        alarm = isinstance(thing, facts.Decision) and thing.action == "alarm"
+        (_log.warning if alarm or isinstance(thing, BAD) else _log.info)(type(thing).__name__, **told)
 
     async def _read(self, action: actions.ReadRecord) -> None:
         try:
@@ -157,18 +175,22 @@ class Executor:
             return
         result = await self._data_plane.apply(action)
         self._post(result)
-        _tell(result)
+        self._tell(result)
 
-    async def _drive(self, action: actions.Promote | actions.Fence) -> None:
-        driver = self._drivers.get(action.service)
-        if isinstance(action, actions.Promote):
-            missing = events.PromotionFailed(action.service, "no driver for it on this site")
-            result: object = await driver.promote(action) if driver else missing
-        else:
-            absent = events.FenceFailed(action.service, "no driver for it on this site")
-            result = await driver.fence(action) if driver else absent
+    async def _drive(self, action: actions.Promote | actions.Fence | actions.TakeCheckpoint) -> None:
+        driver, absent = self._drivers.get(action.service), "no driver for it on this site"
+        result: object
+        match action:
+            case actions.Promote():
+                failed = events.PromotionFailed(action.service, absent)
+                result = await driver.promote(action) if driver else failed
+            case actions.Fence():
+                result = await driver.fence(action) if driver else events.FenceFailed(action.service, absent)
+            case actions.TakeCheckpoint():
+                none = events.CheckpointFailed(action.service, action.request, absent)
+                result = await driver.checkpoint(action) if driver else none
         self._post(result)
-        _tell(result)
+        self._tell(result)
 
     async def _pin(self, action: actions.PinLeader) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What an operator asks of the switchers: that another site serve, that a site serve nobody, that it may again.
+"""What an operator asks of the switchers: that another site serve, that a site serve nobody, that nothing may move.
 
 A request names the stamp it was made under and is void under any other, so that nobody moves what has moved already. It
 is repeated until it is answered: one message may be lost. Nothing is decided here.
@@ -13,7 +13,16 @@ import socket
 from collections.abc import AsyncIterator, Callable
 
 from tunnelswitch.config import Deployment
-from tunnelswitch.core.facts import Decision, DrainRequest, Epoch, GroupRecord, MoveRequest, Serving
+from tunnelswitch.core.facts import (
+    Decision,
+    DrainRequest,
+    Epoch,
+    GroupRecord,
+    MoveRequest,
+    PauseRequest,
+    PlanRequest,
+    Serving,
+)
 from tunnelswitch.errors import RecordMissingError, RefusedError
 from tunnelswitch.ports import Bus, Epochs
 from tunnelswitch.processes.connecting import operator_bus, operator_epochs
@@ -25,6 +34,7 @@ HEARD_MAX = 4096
 NAME_MAX = 64
 
 Tell = Callable[[str], object]
+Wish = MoveRequest | DrainRequest | PauseRequest
 
 
 class Operator:
@@ -92,6 +102,50 @@ class Operator:
         await self._serving(record, wait_seconds)
         return record
 
+    async def plan(self, group: str, target: str, wait_seconds: float) -> str:
+        """What a switchover to `target` would do now; nothing is done.
+
+        Raises:
+            RefusedError: it would be refused, or nobody answered in time.
+        """
+        record = await self.record(group)
+        if record.active == target:
+            return f"{target} is active already"
+        try:
+            async with asyncio.timeout(wait_seconds):
+                while True:
+                    self._bus.publish(PlanRequest(group, record.stamp, target, self.asked_by))
+                    said = await self._decision(group, ("plan", "refuse"))
+                    if said is None or "not in force" in said.reason:
+                        record = await self.record(group)
+                    elif said.action == "plan":
+                        return said.reason.removeprefix("operator: ")
+                    else:
+                        raise RefusedError(f"{group}: {said.reason}")
+        except TimeoutError:
+            raise _unanswered(group, "", wait_seconds) from None
+
+    async def pause(self, group: str, *, paused: bool, why: str, wait_seconds: float, everybody: bool) -> GroupRecord:
+        """Have nothing move by itself, or allow it again. `everybody`: return when every switcher has said that it
+        knows; else when the record says so, which holds for all who decide after that.
+
+        Raises:
+            RefusedError: a switcher said why not, or not all answered in time.
+        """
+
+        def wish(record: GroupRecord) -> PauseRequest:
+            return PauseRequest(group, record.stamp, paused, why, self.asked_by)
+
+        record = await self.record(group)
+        if bool(record.paused) is not paused:
+            record = await self._until(
+                group, record, wish, lambda now: bool(now.paused) is paused, wait_seconds, final=True
+            )
+        self._tell(f"{group}: {f'paused by {record.paused}' if paused else 'resumed'}")
+        if everybody:
+            await self._acknowledged(record, wish, "pause" if paused else "resume", wait_seconds)
+        return record
+
     async def drain(self, group: str, site: str, *, drained: bool, wait_seconds: float) -> GroupRecord:
         """Have `site` serve nobody, or allow it again; when it served the group, wait until another site does.
 
@@ -120,7 +174,7 @@ class Operator:
         self,
         group: str,
         record: GroupRecord,
-        wish: Callable[[GroupRecord], MoveRequest | DrainRequest] | None,
+        wish: Callable[[GroupRecord], Wish] | None,
         done: Callable[[GroupRecord], bool],
         wait_seconds: float,
         *,
@@ -140,11 +194,38 @@ class Operator:
                             raise RefusedError(f"{group}: {heard}")
                     record = heard if isinstance(heard, GroupRecord) else await self.record(group)
         except TimeoutError:
-            why = refusal or "no switcher has answered"
-            raise RefusedError(
-                f"{group}: {why}", f"waited {wait_seconds:g} s; `tunnelswitch status` shows who is there"
-            ) from None
+            raise _unanswered(group, refusal, wait_seconds) from None
         return record
+
+    async def _acknowledged(
+        self, record: GroupRecord, wish: Callable[[GroupRecord], PauseRequest], action: str, wait_seconds: float
+    ) -> None:
+        """Return when the switcher of every gateway has said `action`; the wish, repeated, makes each say it again."""
+        group, silent = record.group, set(record.gateways)
+        try:
+            async with asyncio.timeout(wait_seconds):
+                while silent:
+                    self._bus.publish(wish(record))
+                    while silent and (said := await self._decision(group, (action, "refuse"))) is not None:
+                        if said.action == action and said.site in silent:
+                            silent.discard(said.site)
+                            self._tell(f"{group}: the switcher of {said.site} knows")
+                    record = await self.record(group)
+        except TimeoutError:
+            raise _unanswered(
+                group, f"no word from the switcher of {', '.join(sorted(silent))}", wait_seconds
+            ) from None
+
+    async def _decision(self, group: str, actions: tuple[str, ...]) -> Decision | None:
+        """The next such word of a switcher on what we asked; None if none came for a while."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ASK_AGAIN_SECONDS):
+                while True:
+                    match await self._heard.get():
+                        case Decision() as said if said.group == group and said.action in actions:
+                            if said.action != "refuse" or self._is_about_us(said.reason):
+                                return said
+        return None
 
     async def _answer(self, group: str, record: GroupRecord) -> GroupRecord | str | None:
         """The next record above `record`, or a refusal under it; None if nothing came for a while."""
@@ -180,3 +261,10 @@ class Operator:
                 f"{group}: the record names {record.active}, and it has not said that it serves",
                 "see its agent's log; `tunnelswitch status`",
             ) from None
+
+
+def _unanswered(group: str, why: str, wait_seconds: float) -> RefusedError:
+    return RefusedError(
+        f"{group}: {why or 'no switcher has answered'}",
+        f"waited {wait_seconds:g} s; `tunnelswitch status` shows who is there",
+    )

@@ -75,7 +75,8 @@ class Pump:
         if not self._running:
             return
         now = self.now()
-        self._tell_lateness(now)
+        if now - self._timer_at > LATENESS_REPORTED_SECONDS:
+            self._tell_lateness(now)
         if self._observe is not None:
             self._observe(event, now)
         self._machine.receive(event, now)
@@ -86,19 +87,18 @@ class Pump:
         if not self._running:
             return
         now = self.now()
-        self._tell_lateness(now)
+        if now - self._timer_at > LATENESS_REPORTED_SECONDS:
+            self._tell_lateness(now)
         self._machine.expire(now)
         self._drain(now)
 
     def _tell_lateness(self, now: float) -> None:
-        lateness = now - self._timer_at
-        if lateness > LATENESS_REPORTED_SECONDS:
-            # Once per lateness: the timer that was missed fires later, and is armed anew after this event.
-            self._timer_at = now
-            event = LoopLate(lateness)
-            if self._observe is not None:
-                self._observe(event, now)
-            self._machine.receive(event, now)
+        event = LoopLate(now - self._timer_at)
+        # Once per lateness: the timer that was missed fires later, and is armed anew after this event.
+        self._timer_at = now
+        if self._observe is not None:
+            self._observe(event, now)
+        self._machine.receive(event, now)
 
     def _drain(self, now: float) -> None:
         actions = self._machine.take_actions()

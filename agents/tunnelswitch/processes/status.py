@@ -1,4 +1,5 @@
-"""`tunnelswitch status`: the records as the epoch store holds them, and what every process says of its health.
+"""`tunnelswitch status`: the records as the epoch store holds them, how well each copy of each service is protected as
+its site says on the bus, and what every process says of its health.
 
 Reads only. What does not answer in time is shown as such, and delays nothing else.
 """
@@ -6,18 +7,21 @@ Reads only. What does not answer in time is shown as such, and delays nothing el
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import TypedDict
 
 from tunnelswitch.config import Deployment
 from tunnelswitch.config.values import split_endpoint
-from tunnelswitch.core.facts import GroupRecord
+from tunnelswitch.core.facts import GroupRecord, Heartbeat
 from tunnelswitch.errors import TunnelswitchError
 from tunnelswitch.pki.identities import VIEWER
-from tunnelswitch.processes.connecting import epoch_store
+from tunnelswitch.processes.connecting import epoch_store, viewer_bus
 
 READ_SECONDS = 3.0
 HEALTH_SECONDS = 2.0
+HEARTBEATS = 3  # so many intervals, and not less than a second, for every server to be heard
+HEARTBEATS_SECONDS_MIN = 1.0
 ANSWER_MAX_BYTES = 65536
 
 
@@ -35,6 +39,25 @@ class GroupStatus(TypedDict, total=False):
     decided_at: float
     voters: list[str]
     gateways: list[str]
+    drained: list[str]
+    paused: str
+    paused_at: float
+    error: str
+
+
+class CopyStatus(TypedDict, total=False):
+    """One copy of a service; `error` if its site was not heard. `state`: unprotected, syncing, protected, degraded or
+    stopped; `why` says what is missing to a sound protection."""
+
+    service: str
+    site: str
+    role: str
+    state: str
+    why: str
+    progress: float
+    checkpoint_sequence: int
+    checkpoint_age_seconds: float
+    gate_open: bool
     error: str
 
 
@@ -54,6 +77,7 @@ class StatusReport(TypedDict):
 
     cluster: str
     groups: dict[str, GroupStatus]
+    copies: list[CopyStatus]
     processes: list[ProcessStatus]
 
 
@@ -71,13 +95,60 @@ async def collect(deployment: Deployment) -> StatusReport:
         return group, _group(found) if found else {"error": "has no record; run `tunnelswitch init`"}
 
     try:
-        groups, processes = await asyncio.gather(
+        groups, copies, processes = await asyncio.gather(
             asyncio.gather(*(record(group) for group in deployment.groups)),
+            _copies(deployment),
             asyncio.gather(*(_health(*endpoint) for endpoint in _endpoints(deployment))),
         )
     finally:
         await epochs.close()
-    return {"cluster": deployment.cluster.name, "groups": dict(groups), "processes": list(processes)}
+    return {
+        "cluster": deployment.cluster.name,
+        "groups": dict(groups),
+        "copies": copies,
+        "processes": list(processes),
+    }
+
+
+async def _copies(deployment: Deployment) -> list[CopyStatus]:
+    """Listen until every server site was heard, or for a little while."""
+    wanted = {site: deployment.services_at(site) for site in deployment.sites if deployment.services_at(site)}
+    heard: dict[str, Heartbeat] = {}
+    complete = asyncio.Event()
+
+    def hear(event: object) -> None:
+        if isinstance(event, Heartbeat) and event.site in wanted:
+            heard[event.site] = event
+            if heard.keys() == wanted.keys():
+                complete.set()
+
+    problem = "its agent is not heard"
+    seconds = max(HEARTBEATS_SECONDS_MIN, HEARTBEATS * deployment.detection.interval_seconds)
+    try:
+        async with viewer_bus(deployment, ("heartbeat",), hear):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await complete.wait()
+    except TunnelswitchError as error:
+        problem = error.diagnostics()
+    return [_copy(service, site, heard.get(site), problem) for site, here in wanted.items() for service in here]
+
+
+def _copy(service: str, site: str, beat: Heartbeat | None, problem: str) -> CopyStatus:
+    status = next((status for status in beat.services if status.service == service), None) if beat else None
+    if status is None:
+        return {"service": service, "site": site, "error": problem}
+    return {
+        "service": service,
+        "site": site,
+        "role": status.role,
+        "state": status.state,
+        "why": status.why,
+        "progress": status.progress,
+        "checkpoint_sequence": status.checkpoint_sequence,
+        "checkpoint_age_seconds": status.checkpoint_age_seconds,
+        "gate_open": status.gate_open,
+    }
 
 
 def _group(record: GroupRecord) -> GroupStatus:
@@ -93,6 +164,9 @@ def _group(record: GroupRecord) -> GroupStatus:
         "decided_at": record.decided_at,
         "voters": list(record.voters),
         "gateways": list(record.gateways),
+        "drained": list(record.drained),
+        "paused": record.paused,
+        "paused_at": record.paused_at,
     }
 
 

@@ -10,13 +10,20 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from tunnelswitch.config import Colo
-from tunnelswitch.core.actions import Fence, Promote
-from tunnelswitch.core.events import FenceDone, FenceFailed, Promoted, PromotionFailed
+from tunnelswitch.config import Colo, Output
+from tunnelswitch.core.actions import Fence, Promote, TakeCheckpoint
+from tunnelswitch.core.events import (
+    CheckpointFailed,
+    CheckpointTaken,
+    FenceDone,
+    FenceFailed,
+    Promoted,
+    PromotionFailed,
+)
 from tunnelswitch.errors import DriverError
-from tunnelswitch.ports import Emit
+from tunnelswitch.ports import Emit, uncounted
 from tunnelswitch.replication import colo_qmp as qmp
 from tunnelswitch.replication.colo_link import RefusedError
 from tunnelswitch.replication.colo_qmp import Mode
@@ -26,11 +33,9 @@ from tunnelswitch.replication.runs import WatchedRun
 from tunnelswitch.replication.watching import wait_for
 
 QUIT_SECONDS = 0.3
+# A checkpoint that is not urgent is waited for if it comes within this: one more would be one more pause.
+PATIENT_MS = 500
 _SERVES_POLL_SECONDS = 0.001
-
-
-def _ignore(kind: str) -> None:
-    """Count nothing."""
 
 
 class ColoDriver:
@@ -41,14 +46,23 @@ class ColoDriver:
         options: its `[services.NAME.colo]` table.
         emit: takes ServiceSeen (on every change), RunExited and CheckpointSeen.
         count: called with a short kind for everything bad (see `MachineWatch`).
+        output: its `[services.NAME.output]` table, if its output waits for checkpoints.
     """
 
+    health_failures = 0  # nobody looks into the machine
+
     def __init__(
-        self, service: str, options: Colo, site: str, emit: Emit, count: Callable[[str], None] = _ignore
+        self,
+        service: str,
+        options: Colo,
+        site: str,
+        emit: Emit,
+        count: Callable[[str], None] = uncounted,
+        output: Output | None = None,
     ) -> None:
         self._service = service
         self._options = options
-        self._watch = MachineWatch(service, options, site, emit, count)
+        self._watch = MachineWatch(service, options, site, emit, count, output)
 
     async def start(self) -> None:
         """Begin to look for QEMU; the first ServiceSeen follows."""
@@ -58,6 +72,16 @@ class ColoDriver:
         """Let go; the machine goes on, protected as it is."""
         await self._watch.close()
 
+    def allow_output(self, allowed: bool) -> None:
+        """May output leave that no standby holds?"""
+        if self._watch.output is not None:
+            self._watch.output.allow(allowed)
+
+    def figures(self) -> Mapping[str, float]:
+        """Memory of QEMU, and its output held back."""
+        output = self._watch.output
+        return {**self._watch.memory.figures(), **(output.figures() if output is not None else {})}
+
     async def set_interval(self, milliseconds: int) -> None:
         """Change the time between checkpoints while the machine runs.
 
@@ -65,6 +89,25 @@ class ColoDriver:
             DriverError: QEMU did not do it.
         """
         await self._watch.protector.set_interval(milliseconds)
+
+    async def checkpoint(self, action: TakeCheckpoint) -> CheckpointTaken | CheckpointFailed:
+        """Wait for the next one to end. It has everything until then: the machine stands still while it is taken."""
+        watch, name, request = self._watch, self._service, action.request
+        if watch.running is None or watch.running.run != action.run:
+            return CheckpointFailed(name, request, f"run {action.run} is not here")
+        if watch.machine.mode is not Mode.PRIMARY or watch.machine.peer_lost:
+            return CheckpointFailed(name, request, watch.machine.why or "it has no standby")
+        try:
+            async with asyncio.timeout(action.deadline_seconds):
+                with watch.commits.following(1) as wanted:
+                    if action.urgent or self._options.checkpoint_interval_ms > PATIENT_MS:
+                        await watch.protector.hasten()
+                    ended = await wanted.last
+                return CheckpointTaken(name, request, ended.sequence, ended.at)
+        except TimeoutError:
+            return CheckpointFailed(name, request, f"none was committed within {action.deadline_seconds:g} s")
+        except DriverError as problem:
+            return CheckpointFailed(name, request, problem.diagnostics())
 
     async def promote(self, action: Promote) -> Promoted | PromotionFailed:
         """Have the standby serve from the last checkpoint. Counts when QEMU says that the machine runs by itself."""
@@ -81,6 +124,7 @@ class ColoDriver:
         now = asyncio.get_running_loop().time
         started_at = now()
         watch.promoting = True
+        watch.huge_pages.leave()
         try:
             await self._take_over(running, started_at + action.deadline_seconds)
             watch.note_promoted()

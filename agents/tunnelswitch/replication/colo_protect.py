@@ -35,7 +35,7 @@ Ask = Callable[[Command, float], Awaitable[Any]]
 
 
 class Protector:
-    """The protection of one machine at one site.
+    """The protection of one machine at one site. `output_waits`: its output is held until a checkpoint is committed.
 
     Args:
         ask: has QEMU carry out a command, see `QmpLink.ask`.
@@ -66,6 +66,7 @@ class Protector:
         self._stall: asyncio.TimerHandle | None = None
         self._parting: asyncio.Task[None] | None = None
         self._closed = False
+        self.output_waits = False
 
     @property
     def copying(self) -> bool:
@@ -146,6 +147,14 @@ class Protector:
             await self._ask(qmp.set_interval(milliseconds), self._limit)
             self._log.info("interval_set", milliseconds=milliseconds)
 
+    async def hasten(self) -> None:
+        """Have the next checkpoint begin at once: QEMU does so whenever the interval is set.
+
+        Raises:
+            DriverError: QEMU did not do it.
+        """
+        await self._ask(qmp.set_interval(self._interval_ms), self._limit)
+
     async def keep(self) -> None:
         """Take the next step towards protection, if there is one to take.
 
@@ -157,7 +166,7 @@ class Protector:
             if now >= self._next_try_at:  # block replication may have begun
                 await self.settle()
         elif machine.run_state == INCOMING and not machine.migration:
-            await self._route_quickly()
+            await self._prepare_link()
             await self._ask(qmp.ENABLE, self._limit)
             await self._ask(qmp.listen_on(self._here.migration_address), self._limit)
             self._log.info("waiting_for_state", address=self._here.migration_address)
@@ -167,7 +176,7 @@ class Protector:
             await self._begin(now)
 
     async def _begin(self, now: float) -> None:
-        await self._route_quickly()
+        await self._prepare_link()
         await self._ask(qmp.ENABLE, self._limit)
         await self._ask(qmp.set_interval(self._interval_ms), self._limit)
         self._sync_until = now + self._options.sync_seconds
@@ -182,6 +191,7 @@ class Protector:
             return
         self._sync_until = None
         if mode is Mode.NONE:
+            self._machine.problem = f"no standby at {self._peer.migration_address}: {error or 'no answer'}"
             self._count("sync_failed")
             self._log.info("not_yet_protected", peer=self._peer.migration_address, error=error)
             self._not_before(self._retry_seconds)
@@ -196,16 +206,20 @@ class Protector:
         self._not_before(self._hung_seconds)
         self._hung_seconds = min(2 * self._hung_seconds, HUNG_RETRY_MAX_SECONDS)
 
-    async def _route_quickly(self) -> None:
-        """Have checkpoints acknowledged at once; without it they only take longer."""
-        if not self._options.quickack or not self._here.device:
+    async def _prepare_link(self) -> None:
+        """Have checkpoints acknowledged at once, and leave others their share of the line; protection does without."""
+        device, rate = self._here.device, self._here.rate_mbit
+        if not device or not (self._options.quickack or rate):
             return
         host = self._peer.migration_address.rpartition(":")[0].strip("[]")
         try:
             async with asyncio.timeout(self._limit), Links() as links:
-                await links.ensure_quickack(self._here.device, host)
+                if self._options.quickack:
+                    await links.ensure_quickack(device, host)
+                if rate:
+                    await links.limit_rate(device, rate)
         except (DataPlaneError, OSError, TimeoutError) as error:
-            self._log.warning("no_quickack", error=str(error))
+            self._log.warning("t1_not_prepared", error=str(error))
 
     # ------------------------------------------------------------------ without a standby
 
@@ -235,7 +249,8 @@ class Protector:
         elif self._machine.mode is not Mode.PRIMARY:
             return
         elif not held:
-            seconds = self._interval_ms / 1000 + OVERDUE_STALLS * seconds
+            # Clients wait for a checkpoint that does not come as they do for one that takes long.
+            seconds = self._interval_ms / 1000 + (1 if self.output_waits else OVERDUE_STALLS) * seconds
         self._stall = asyncio.get_running_loop().call_later(seconds, self._stalled, seconds, held)
 
     def _stalled(self, seconds: float, held: bool) -> None:
@@ -261,6 +276,7 @@ class Protector:
         if machine.mode is not Mode.PRIMARY:
             return
         machine.peer_lost = True
+        machine.problem = f"the standby was lost: {reason}"
         self._count("peer_lost")
         self._log.warning("goes_on_alone", reason=reason)
         self._changed()

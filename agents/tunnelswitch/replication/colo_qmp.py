@@ -111,6 +111,15 @@ def migration_error(reply: Any) -> str:
     return str(_table(reply).get("error-desc", ""))
 
 
+def migration_progress(reply: Any) -> float:
+    """How much of the memory the other side has, 0 to 1, from `QUERY_MIGRATE`; 0 if it does not say."""
+    ram = _table(_table(reply).get("ram"))
+    total, remaining = ram.get("total", 0), ram.get("remaining", 0)
+    if not isinstance(total, int) or not isinstance(remaining, int) or total <= 0:
+        return 0.0
+    return round(min(1.0, max(0.0, 1.0 - remaining / total)), 2)
+
+
 def object_names(reply: Any) -> frozenset[str]:
     """From `LIST_OBJECTS`."""
     return frozenset(str(entry.get("name")) for entry in reply) if isinstance(reply, list) else frozenset()
@@ -137,6 +146,15 @@ def unreplicated_disks(reply: Any, nodes: Any) -> list[str]:
             name = str(entry.get("device") or entry.get("qdev") or medium.get("node-name") or "?")
             found.append(f"{name} ({QUORUM} without a {REPLICATION} child)" if quorum else name)
     return found
+
+
+def event_nanoseconds(event: Mapping[str, Any]) -> int:
+    """The same exactly, in nanoseconds since 1970; 0 if it does not say. QEMU tells whole microseconds, cut off: it was
+    not earlier."""
+    stamp = _table(event.get("timestamp"))
+    seconds, fraction = stamp.get("seconds", 0), stamp.get("microseconds", 0)
+    whole = isinstance(seconds, int) and isinstance(fraction, int) and seconds > 0
+    return (seconds * 1_000_000 + fraction) * 1000 if whole else 0
 
 
 def event_seconds(event: Mapping[str, Any]) -> float:

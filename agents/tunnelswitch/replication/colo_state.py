@@ -36,7 +36,12 @@ class Checkpoint:
 
 
 class Machine:
-    """The local copy. An empty run means that there is none."""
+    """The local copy. An empty run means that there is none.
+
+    Attributes:
+        output_ready: its output can be held back, or need not be.
+        output_covered: output has been held since before the last checkpoint, or need not be.
+    """
 
     def __init__(self, service: str) -> None:
         self.service = service
@@ -48,11 +53,14 @@ class Machine:
         self.mode = Mode.NONE
         self.run_state = ""
         self.migration = ""
+        self.progress = 0.0
         self.obstacle = ""
+        self.problem = ""
         self.sequence = 0
         self.stopped_at: float | None = None
         self.peer_lost = False
         self.stream_ended = False
+        self.output_ready = self.output_covered = True
 
     def found(self, run: str) -> None:
         """There is a QEMU; nothing is known of it yet."""
@@ -60,11 +68,13 @@ class Machine:
             self.clear()
             self.run = run
 
-    def take_answers(self, mode: Mode, run_state: str, migration: str) -> None:
+    def take_answers(self, mode: Mode, run_state: str, migration: str, progress: float = 0.0) -> None:
         """Believe QEMU's answers about itself."""
         if mode is not Mode.PRIMARY:
             self.peer_lost = False
-        self.mode, self.run_state, self.migration = mode, run_state, migration
+        else:
+            self.problem = ""
+        self.mode, self.run_state, self.migration, self.progress = mode, run_state, migration, progress
 
     def take_event(self, event: Mapping[str, Any], now: float) -> Checkpoint | None:
         """Fold one event that came at `now` (seconds, any clock); returns the checkpoint that it completes."""
@@ -109,9 +119,14 @@ class Machine:
     @property
     def in_sync(self) -> bool:
         """Primary: the peer takes our checkpoints. Secondary: it holds a state to go on from."""
-        if self.obstacle or not self.run:
+        if self.obstacle or not self.run or not self.output_ready:
             return False
-        return self.mode is Mode.SECONDARY or (self.mode is Mode.PRIMARY and not self.peer_lost)
+        return self.mode is Mode.SECONDARY or (self.checkpointed and self.output_covered)
+
+    @property
+    def checkpointed(self) -> bool:
+        """Does a peer take our checkpoints?"""
+        return self.mode is Mode.PRIMARY and not self.peer_lost
 
     @property
     def protection(self) -> Protection:
@@ -120,9 +135,25 @@ class Machine:
             return Protection.STOPPED
         if self.in_sync:
             return Protection.PROTECTED
+        if self.checkpointed and not self.obstacle:
+            return Protection.SYNCING  # output from before it was held may still be on its way to clients
         if self.role == "active" and (self.obstacle or self.migration not in _COPYING):
             return Protection.UNPROTECTED
         return Protection.SYNCING
+
+    @property
+    def why(self) -> str:
+        """What is missing to a sound protection."""
+        match self.protection:
+            case Protection.STOPPED:
+                return "no QEMU"
+            case Protection.UNPROTECTED:
+                return self.obstacle or self.problem or "no standby yet"
+            case Protection.SYNCING if self.role == "standby":
+                return self.obstacle or "waits for the active's state"
+            case Protection.SYNCING:
+                return "the standby is given the whole state"
+        return ""
 
     @property
     def wants_protection(self) -> bool:
@@ -137,4 +168,6 @@ class Machine:
 
     def seen(self) -> ServiceSeen:
         """The event that says all this."""
-        return ServiceSeen(self.service, self.run, self.role, self.protection, self.in_sync, self.sequence)
+        known = (self.service, self.run, self.role, self.protection, self.in_sync, self.sequence)
+        progress = self.progress if self.role == "active" and self.protection is Protection.SYNCING else 0.0
+        return ServiceSeen(*known, progress=progress, why=self.why)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,17 +17,20 @@ from typing import Any
 
 import structlog
 
-from tunnelswitch.config import Colo
+from tunnelswitch.config import Colo, Output
 from tunnelswitch.core.events import RunExited, ServiceSeen
 from tunnelswitch.core.facts import CheckpointSeen
 from tunnelswitch.errors import DriverError
 from tunnelswitch.ports import Emit
 from tunnelswitch.replication import colo_qmp as qmp
 from tunnelswitch.replication.colo_link import LostError, QmpLink
+from tunnelswitch.replication.colo_memory import HugePages, MemoryWatch
 from tunnelswitch.replication.colo_meter import DeviceMeter
+from tunnelswitch.replication.colo_output import OutputHold
 from tunnelswitch.replication.colo_protect import Protector
 from tunnelswitch.replication.colo_qmp import Command, Mode
 from tunnelswitch.replication.colo_state import Machine
+from tunnelswitch.replication.committed import Committed
 from tunnelswitch.replication.runs import WatchedRun, start_ticks, ticks_now
 from tunnelswitch.replication.watching import wait_for
 
@@ -45,12 +49,25 @@ class MachineWatch:
         count: called with qmp_failed, and by `Protector`.
     """
 
-    def __init__(self, service: str, options: Colo, site: str, emit: Emit, count: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        service: str,
+        options: Colo,
+        site: str,
+        emit: Emit,
+        count: Callable[[str], None],
+        output: Output | None = None,
+    ) -> None:
         self.machine = Machine(service)
+        self.output = None if output is None else OutputHold(service, output, self._changed, count)
+        self.memory = MemoryWatch(service, options.memory_limit_mb << 20, count)
+        self.huge_pages = HugePages(service, site)
         self.running: WatchedRun | None = None
         self.link: QmpLink | None = None
         self.promoting = False
+        self.commits = Committed()
         self.protector = Protector(self.machine, options, site, self.ask, self._changed, count)
+        self.protector.output_waits = self.output is not None
         self._service, self._site = service, site
         self._options = options
         self._path = Path(options.qmp_socket.replace("{site}", site))
@@ -69,6 +86,8 @@ class MachineWatch:
 
     def start(self) -> None:
         """Begin to look."""
+        if self.output is not None:
+            self.output.start()
         self._task = asyncio.create_task(self._watch(), name=f"colo:{self._service}")
 
     async def close(self) -> None:
@@ -76,11 +95,14 @@ class MachineWatch:
         await self.protector.close()
         if self._halting is not None:
             await asyncio.wait({self._halting}, timeout=self._options.timeout_seconds)
+        self.huge_pages.leave()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
         if self.running is not None:
             self.running.close()
+        if self.output is not None:
+            await self.output.close()
 
     def has_ended(self, run: str) -> bool:
         """Is it a fact that this run has ended?"""
@@ -129,6 +151,7 @@ class MachineWatch:
         await self.protector.settle()
         while not watched.ended.is_set():
             self._wake.clear()
+            self.memory.look(watched.pid)
             if not link.hung:  # a QEMU that owes answers is not asked more
                 try:
                     await self.look()
@@ -168,7 +191,7 @@ class MachineWatch:
         migration = await self.ask(qmp.QUERY_MIGRATE, limit)
         if version != self._version or self.promoting:
             return  # it speaks of the time before a promotion or an exit
-        self.machine.take_answers(mode, run_state, qmp.migration_status(migration))
+        self.machine.take_answers(mode, run_state, qmp.migration_status(migration), qmp.migration_progress(migration))
         self.protector.expect_checkpoints()
         if mode is not Mode.NONE or self.machine.migration in ("failed", "cancelled"):
             self.protector.attempted(mode, qmp.migration_error(migration))
@@ -178,12 +201,23 @@ class MachineWatch:
     def _event(self, event: Mapping[str, Any]) -> None:
         checkpoint = self.machine.take_event(event, asyncio.get_running_loop().time())
         name = str(event.get("event"))
+        if self.output is not None and name == qmp.STOP:
+            self.output.stopped(qmp.event_nanoseconds(event))
         self.protector.heard(name)
+        if name == qmp.COLO_EXIT:
+            self.commits.lost("checkpoints have ended")
         if checkpoint is not None and not self.promoting:
             told = (checkpoint.role, checkpoint.sequence, checkpoint.pause_seconds, self._meter.grown_bytes())
             self._emit(CheckpointSeen(self._site, self._service, self.machine.run, *told))
+            # When the machine went on, by QEMU's word on the host's clock; never later than now.
+            ago = max(0.0, time.time() - (qmp.event_seconds(event) or time.time()))
+            self.commits.committed(checkpoint.sequence, asyncio.get_running_loop().time() - ago)
+            if self.output is not None and checkpoint.role == "active":
+                self.output.committed()
             if checkpoint.role == "standby":
                 self._halting = asyncio.create_task(self._halt())
+                if self.running is not None:
+                    self.huge_pages.begin(self.machine.run, self.running.pid)
         if name in (qmp.COLO_EXIT, qmp.MIGRATION):
             self._wake.set()
 
@@ -197,10 +231,15 @@ class MachineWatch:
         self._ended_runs.append(watched.run)
         self._emit(RunExited(self._service, watched.run))
         if watched is self.running:
+            self.huge_pages.leave()
             self.running = None
             self._version += 1
             self.protector.forget()
             self.machine.clear()
+            self.commits.lost("QEMU has ended")
+            self.memory.forget()
+            if self.output is not None:
+                self.output.ended()
             self._tell()
             self._wake.set()
 
@@ -210,6 +249,9 @@ class MachineWatch:
 
     def _tell(self) -> None:
         """Emit what has changed, the checkpoints' number aside: they tell of themselves."""
+        if self.output is not None:
+            self.output.follow(guarded=self.machine.checkpointed)
+            self.machine.output_ready, self.machine.output_covered = self.output.ready, self.output.held.covered
         if self.machine.run and not self.machine.known:
             return
         seen = self.machine.seen()
@@ -232,4 +274,4 @@ class MachineWatch:
 
 
 def _but_sequence(seen: ServiceSeen) -> tuple[object, ...]:
-    return (seen.run, seen.role, seen.protection, seen.in_sync)
+    return (seen.run, seen.role, seen.protection, seen.in_sync, seen.progress, seen.why)

@@ -9,6 +9,7 @@ from tunnelswitch.errors import ConfigError
 from tunnelswitch.ports import Emit, ServiceDriver
 from tunnelswitch.replication.colo import ColoDriver
 from tunnelswitch.replication.exec import ExecDriver
+from tunnelswitch.replication.xen import XenDriver
 
 
 def make_driver(name: str, service: Service, site: str, emit: Emit, count: Callable[[str], None]) -> ServiceDriver:
@@ -24,5 +25,10 @@ def make_driver(name: str, service: Service, site: str, emit: Emit, count: Calla
     if service.driver == "exec" and service.exec is not None:
         return ExecDriver(name, service.exec, site, emit, count)
     if service.driver == "colo" and service.colo is not None:
-        return ColoDriver(name, service.colo, site, emit, count)
-    raise ConfigError(f"services.{name}.driver", f"there is no driver {service.driver!r}", 'use "exec" or "colo"')
+        output = None if service.buffering == "none" else service.output
+        return ColoDriver(name, service.colo, site, emit, count, output)
+    if service.driver == "xen" and service.xen is not None:
+        return XenDriver(name, service.xen, site, emit, count)
+    raise ConfigError(
+        f"services.{name}.driver", f"there is no driver {service.driver!r}", 'use "exec", "colo" or "xen"'
+    )

@@ -14,22 +14,37 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO
 
 OUTPUT_MAX_BYTES = 64 * 1024
 KILLED_SECONDS = 1.0
 _READ_BYTES = 16 * 1024
 _SHOWN_CHARACTERS = 200
+_LOGGED_CHARACTERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class HookResult:
-    """What became of a command. `problem` is empty if it ended with status 0 in time."""
+    """What became of a command.
+
+    Attributes:
+        problem: empty if it ended with status 0 in time.
+        output: what it printed on standard output; `complaint`: on standard error.
+        killed: it did not end by itself, so what it would have said is not known.
+    """
 
     problem: str
     output: bytes
     seconds: float
+    complaint: bytes = b""
+    killed: bool = False
+
+    @property
+    def said(self) -> str:
+        """The end of all that it printed, fit for a line in a log."""
+        text = b" | ".join(part.strip() for part in (self.output, self.complaint) if part.strip())
+        return _printable(text.decode("utf-8", "replace").replace("\n", " / "))[-_LOGGED_CHARACTERS:]
 
 
 class RunningHook:
@@ -87,7 +102,7 @@ class RunningHook:
             self.kill("was given up")
         seconds = self._loop.time() - self._started_at
         output, complaint = (bytes(data) for data in self._pipes.values())
-        return HookResult(self._problem(complaint), output, seconds)
+        return HookResult(self._problem(complaint), output, seconds, complaint, bool(self._killed_for))
 
     def _problem(self, complaint: bytes) -> str:
         if self._killed_for:
@@ -97,7 +112,7 @@ class RunningHook:
             return ""
         how = f"ended with status {code}" if code > 0 else f"was killed by signal {-code}"
         lines = complaint.decode("utf-8", "replace").strip().splitlines()
-        said = "".join(c if c.isprintable() else "?" for c in lines[-1])[:_SHOWN_CHARACTERS] if lines else ""
+        said = _printable(lines[-1])[:_SHOWN_CHARACTERS] if lines else ""
         return f"{how}: {said}" if said else how
 
     def _read(self, pipe: IO[bytes]) -> bool:
@@ -133,6 +148,10 @@ class RunningHook:
             pipe.close()
 
 
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 class Hooks:
     """Runs the commands of one service at one site, and ends them all when the agent stops.
 
@@ -164,7 +183,7 @@ class Hooks:
         hook.ended.add_done_callback(lambda _: self._running.pop(hook))
         result = await hook.result(max(0.0, min(limit_seconds, self.limit_seconds)))
         problem = f"{name} {result.problem}" if result.problem else ""
-        return HookResult(problem, result.output, result.seconds)
+        return replace(result, problem=problem)
 
     def kill(self, name: str, reason: str) -> None:
         """End the commands of this name that are under way."""

@@ -26,6 +26,8 @@ class Status(Struct, frozen=True):
     role: Role
     in_sync: bool = False
     sequence: Sequence = 0
+    progress: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    why: Annotated[str, Meta(max_length=200)] = ""
     start_ticks: Annotated[int, Meta(ge=0)] | None = None
 
 
@@ -43,13 +45,18 @@ class Instance:
         self.in_sync = False
         self.connected = False
         self.sequence = 0
+        self.progress = 0.0
+        self.said = ""
 
     def take_status(self, status: Status) -> None:
         """Believe the status hook."""
         if status.run != self.run:
             self.clear()
+        if status.role == "active" and self.role != "active":  # what it heard as a standby is no peer of its own
+            self.connected = False
         self.run, self.role = status.run, status.role
         self.in_sync, self.sequence = status.in_sync, status.sequence
+        self.progress, self.said = status.progress, status.why
         if status.in_sync:
             self.connected = True
 
@@ -83,6 +90,19 @@ class Instance:
             return Protection.UNPROTECTED
         return Protection.PROTECTED if self.in_sync else Protection.SYNCING
 
+    @property
+    def why(self) -> str:
+        """What is missing to a sound protection: what the copy says itself, or what follows from its state."""
+        match self.protection:
+            case Protection.STOPPED:
+                return "no process"
+            case Protection.UNPROTECTED:
+                return self.said or "no standby takes its checkpoints"
+            case Protection.SYNCING:
+                return self.said or "no checkpoint is committed yet"
+        return self.said
+
     def seen(self) -> ServiceSeen:
         """The event that says all this."""
-        return ServiceSeen(self.service, self.run, self.role, self.protection, self.in_sync, self.sequence)
+        known = (self.service, self.run, self.role, self.protection, self.in_sync, self.sequence)
+        return ServiceSeen(*known, progress=self.progress, why=self.why)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,7 @@ from tunnelswitch.core.events import RunExited, ServiceSeen
 from tunnelswitch.core.facts import CheckpointSeen
 from tunnelswitch.errors import DriverError
 from tunnelswitch.ports import Emit
+from tunnelswitch.replication.committed import Committed
 from tunnelswitch.replication.hooks import Hooks
 from tunnelswitch.replication.instance import Instance, Status
 from tunnelswitch.replication.notices import CheckpointNotice, Notice, NoticeSocket
@@ -30,6 +32,14 @@ POLL_GAP_SECONDS = 0.05
 HEALTH_FAILURES = 3
 _ENDED_RUNS = 16
 _FORMER_RUNS = 4
+
+
+class Answer(Enum):
+    """What the status hook came to: a usable status, its failure by itself (no copy is here), or nothing to go by."""
+
+    TOLD = "told"
+    ABSENT = "absent"
+    NOTHING = "nothing"
 
 
 class ServiceWatch:
@@ -45,6 +55,7 @@ class ServiceWatch:
     ) -> None:
         self.running: WatchedRun | None = None
         self.health_failures = 0
+        self.commits = Committed()
         self._service = service
         self._options = options
         self._site = site
@@ -85,6 +96,11 @@ class ServiceWatch:
             if watched is not None:
                 watched.close()
 
+    @property
+    def sequence(self) -> int:
+        """The number of the last checkpoint that the copy told of; 0: none."""
+        return self._instance.sequence
+
     def has_ended(self, run: str) -> bool:
         """Is it a fact that this run has ended?"""
         return run in self._ended_runs
@@ -95,20 +111,32 @@ class ServiceWatch:
             self._ended_runs.append(run)
 
     def note_promoted(self) -> None:
-        """A verified promotion: what was asked before it is of the past."""
+        """A verified promotion: what was asked before it is of the past. What the copy says since then is not."""
         self._version += 1
-        self._instance.promoted()
+        if self._instance.role != "active":
+            self._instance.promoted()
         self._tell()
 
-    async def look(self) -> None:
+    @property
+    def role(self) -> str:
+        """What the copy last said of itself: active, standby or stopped."""
+        return self._instance.role
+
+    async def look(self, limit_seconds: float | None = None) -> Answer:
         """Ask the status hook, and watch the process that it names."""
         version = self._version
+        limit = self._options.timeout_seconds if limit_seconds is None else limit_seconds
         environment = {"TUNNELSWITCH_ROLE": self._instance.role}
-        result = await self._hooks.run("status", self._options.status, environment, self._options.timeout_seconds)
+        result = await self._hooks.run("status", self._options.status, environment, limit)
         known_at = ticks_now()
+        problem = result.problem
         if version == self._version:  # else it speaks of the time before a promotion, a notice or an exit
-            self._complain(result.problem or self._take_status(result.output, known_at))
+            problem = problem or self._take_status(result.output, known_at)
+            self._complain(problem)
         self._tell()
+        if not problem:
+            return Answer.TOLD
+        return Answer.ABSENT if result.problem and not result.killed else Answer.NOTHING
 
     async def _watch(self) -> None:
         while True:
@@ -166,6 +194,7 @@ class ServiceWatch:
             self.running = None
             self._version += 1
             self._instance.clear()
+            self.commits.lost("the process has ended")
             self._tell()
             self._wake.set()
 
@@ -177,6 +206,7 @@ class ServiceWatch:
         if isinstance(notice, CheckpointNotice):
             seen = (notice.run, notice.role, notice.sequence, notice.pause_seconds, notice.bytes)
             self._emit(CheckpointSeen(self._site, self._service, *seen))
+            self.commits.committed(notice.sequence, asyncio.get_running_loop().time())
         else:
             self._version += 1
         self._instance.take_notice(notice)
@@ -199,7 +229,7 @@ class ServiceWatch:
 
 
 def _but_sequence(seen: ServiceSeen) -> tuple[object, ...]:
-    return (seen.run, seen.role, seen.protection, seen.in_sync)
+    return (seen.run, seen.role, seen.protection, seen.in_sync, seen.progress, seen.why)
 
 
 async def wait_for(event: asyncio.Event, limit_seconds: float) -> None:

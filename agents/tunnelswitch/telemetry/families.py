@@ -15,7 +15,11 @@ NAMESPACE = "tunnelswitch"
 BAD_MESSAGE_KINDS = ("not_json", "too_large", "version", "type", "invalid", "subject", "source")
 DRIVER_PROBLEM_KINDS = {
     "exec": ("notice_invalid", "notice_too_large", "notice_flood", "status_failed", "health_failed"),
-    "colo": ("refused", "sync_failed", "peer_lost", "qmp_failed"),
+    "colo": ("refused", "sync_failed", "peer_lost", "qmp_failed", "output_failed", "memory"),
+    "xen": (
+        *("refused", "sync_failed", "peer_lost", "stream_ended", "receive_failed", "unasked_failover"),
+        *("stale_removed", "xl_failed", "no_watch", "keeper_failed"),
+    ),
 }
 
 
@@ -45,6 +49,7 @@ class Families:
         self.epoch = self._gauge("epoch", "Epoch of the highest record seen", "group")
         self.active_site = self._gauge("active_site", "1 at the site that serves", "group", "site")
         self.protected = self._gauge("protected", "1 while the record says that a standby is in sync", "group")
+        self.paused = self._gauge("paused", "1 while an operator has paused automatic moves", "group")
         self.switches = self._counter("switches", "Moves of the active role, by reason", "group", "reason")
         self.failover_phase = self._histogram(
             "failover_phase_seconds", "Phases of the moves that this switcher made", QUICK_BUCKETS, "group", "phase"
@@ -72,6 +77,9 @@ class Families:
         self.promote_seconds = self._histogram("promote_seconds", "Promotions here", QUICK_BUCKETS, "service")
         self.promotion_failures = self._counter("promotion_failures", "Promotions that failed", "service")
         self.fence_failures = self._counter("fence_failures", "Fences that failed", "service")
+        self.handovers_refused = self._counter(
+            "handovers_refused", "Planned moves that this site did not follow, for state would have been lost", "group"
+        )
         self.run_exits = self._counter("run_exits", "Ends of the service's process that were seen", "service")
         self.service_protected = self._gauge(
             "service_protected", "1 while the copy here has or is a standby in sync", "service"
@@ -80,6 +88,9 @@ class Families:
             "checkpoint_pause_seconds", "How long a checkpoint held the service", PAUSE_BUCKETS, "service"
         )
         self.checkpoint_bytes = self._counter("checkpoint_bytes", "Bytes of checkpoints", "service")
+        self.health_failures = self._gauge(
+            "health_failures", "How often in a row the health hook has failed", "service"
+        )
         self.driver_problems = self._counter("driver_problems", "What went wrong between a driver and its copy", "kind")
         self._of_every_process()
 

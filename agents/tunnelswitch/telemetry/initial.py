@@ -51,6 +51,7 @@ def _group(families: Families, group: Group) -> None:
 
 def _server(families: Families, group: Group) -> None:
     families.switch_seconds.labels(group.name)
+    families.handovers_refused.labels(group.name)
     counted = (
         families.promote_seconds,
         families.promotion_failures,

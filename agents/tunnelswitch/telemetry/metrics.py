@@ -17,9 +17,11 @@ from tunnelswitch.core import actions, events, facts
 from tunnelswitch.core.facts import GroupRecord
 from tunnelswitch.core.patience import Patience
 from tunnelswitch.core.topology import Tunnel, tunnel_ends
+from tunnelswitch.ports import ServiceDriver
 from tunnelswitch.telemetry.ages import PULLED, Ages
 from tunnelswitch.telemetry.families import Families
 from tunnelswitch.telemetry.initial import initialise
+from tunnelswitch.telemetry.machines import Machines
 from tunnelswitch.telemetry.phases import PHASES, phase_seconds
 from tunnelswitch.telemetry.spoken import Spoken
 from tunnelswitch.telemetry.windows import Windows
@@ -48,6 +50,8 @@ class Metrics:
         self.families.registry.register(self.spoken)
         self.windows = Windows(deployment.detection.limits)
         self.families.registry.register(self.windows)
+        self.machines = Machines()
+        self.families.registry.register(self.machines)
         self._commits: dict[str, float] = {}
         watches = process == "agent" and bool(deployment.sites[site].client_port)
         self._watched = {
@@ -132,6 +136,10 @@ class Metrics:
         """Ask at every scrape why the clients' packets are not watched; empty: they are."""
         self.families.client_port_unwatched.set_function(lambda: float(bool(problem())))
 
+    def watch_health(self, service: str, driver: ServiceDriver) -> None:
+        """Ask at every scrape how often in a row the copy here was found unhealthy."""
+        self.families.health_failures.labels(service).set_function(lambda: driver.health_failures)
+
     def pull(self, name: str, source: Callable[[], int]) -> None:
         """Read a counter from its owner at every scrape; `name` is one of `ages.PULLED`."""
         if name not in PULLED:
@@ -156,6 +164,7 @@ class Metrics:
         families = self.families
         families.epoch.labels(record.group).set(record.stamp.epoch)
         families.protected.labels(record.group).set(record.in_sync)
+        families.paused.labels(record.group).set(bool(record.paused))
         for site in self._sites:
             families.active_site.labels(record.group, site).set(site == record.active)
         if known is not None and known.active != record.active:
@@ -242,6 +251,8 @@ class Metrics:
                 self.families.refusals.labels(message.group).inc()
             elif message.action == "alarm":
                 self.families.alarms.labels(message.group).inc()
+        elif isinstance(message, facts.HandoverRefused):
+            self.families.handovers_refused.labels(message.group).inc()
         elif isinstance(message, facts.Failover):
             self._failover(message)
 

@@ -19,6 +19,7 @@ from tunnelswitch.telemetry.families import NAMESPACE
 
 HEARD_SECONDS_MIN = 1.0  # a shorter silence is the detector's business, not the operator's
 ROLES = ("active", "standby", "stopped")
+STATES = (*Protection, "degraded")
 
 
 class Spoken(Collector):
@@ -58,17 +59,21 @@ class Spoken(Collector):
 
     def _services(self, beat: Heartbeat | None) -> tuple[Metric, ...]:
         state = _gauge("service_state", "1 at the protection of the copy here", "service", "state")
+        sequence = _gauge("checkpoint_sequence", "Number of the last committed checkpoint here", "service")
+        progress = _gauge("sync_progress_ratio", "How much of a copy under way the standby has", "service")
         role = _gauge("service_role", "1 at the role of the copy here", "service", "role")
         gate = _gauge("gate_open", "1 while clients can reach the copy here", "service")
         fenced = _gauge("self_fenced", "1 while this site keeps its copy from clients by itself", "service")
         for status in beat.services if beat else ():
-            for protection in Protection:
-                state.add_metric([status.service, protection.value], status.protection is protection)
+            for word in STATES:
+                state.add_metric([status.service, word], status.state == word)
+            sequence.add_metric([status.service], status.checkpoint_sequence)
+            progress.add_metric([status.service], status.progress)
             for name in ROLES:
                 role.add_metric([status.service, name], status.role == name)
             gate.add_metric([status.service], status.gate_open)
             fenced.add_metric([status.service], status.self_fenced)
-        return (state, role, gate, fenced)
+        return (state, sequence, progress, role, gate, fenced)
 
     def _voters(self, groups: tuple[Group, ...], now: float) -> tuple[Metric, ...]:
         voters = _gauge("voters", "Voters of the group", "group")

@@ -27,6 +27,8 @@ class BfdGroup:
     interval_ms: float
     name: str = "ovs-bfd-group"
     faults: tuple[str, ...] = ("host-loss",)
+    programs: tuple[str, ...] = ("ovs-ofctl",)
+    record: type[Recording] = Recording
     does_not: str = (
         "notice a dead service on a live host; decide which copy serves (both must run); vote: who loses a path moves"
     )

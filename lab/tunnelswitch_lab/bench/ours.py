@@ -22,6 +22,8 @@ class Ours:
     interval_ms: float
     name: str = "tunnelswitch"
     faults: tuple[str, ...] = ("host-loss", "service-crash")
+    programs: tuple[str, ...] = ()
+    record: type[Recording] = Recording
     does_not: str = (
         "run on two sites alone: it needs a third that votes, and NATS; "
         "notice a hung service before its clients go unanswered"

@@ -11,17 +11,19 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tunnelswitch_lab.bench.cases import Told
 from tunnelswitch_lab.bench.series import Cell, ratios
 
 OURS = "tunnelswitch"
-PEERS = ("keepalived", "ovs-bfd-group")
+PEERS = ("keepalived", "keepalived-script", "ovs-bfd-group", "frr-bfd-bgp", "pacemaker")
 
 
-def summarise(cells: Sequence[Cell], environment: dict[str, Any]) -> dict[str, Any]:
+def summarise(cells: Sequence[Cell], told: Sequence[Told], environment: dict[str, Any]) -> dict[str, Any]:
     """The content of summary.json."""
     return {
         "cells": [cell.as_json() for cell in cells],
         "ratios": [ratio for peer in PEERS for ratio in ratios(cells, OURS, peer)],
+        "cases": [one.as_json() for one in told],
         "order": "interleaved: every cell once, then every cell again",
         "environment": environment,
     }
@@ -60,7 +62,19 @@ def markdown(summary: dict[str, Any]) -> str:
         if cell["budget_seconds"]:
             parts = ", ".join(f"{name} {_ms(value)}" for name, value in cell["budget_seconds"].items())
             lines += ["", f"{cell['system']} at {cell['interval_ms']:g} ms, {cell['fault']} (medians, ms): {parts}."]
+    lines += _cases(summary["cases"])
     return "\n".join(lines) + "\n"
+
+
+def _cases(cases: Sequence[dict[str, Any]]) -> list[str]:
+    """A table per case: who answered the client, in order, as its packets tell."""
+    lines = []
+    for case in dict.fromkeys(one["case"] for one in cases):
+        these = [one for one in cases if one["case"] == case]
+        lines += ["", f"**{case}**: {these[0]['does']}.", "", _row(("system", "interval", "the client is answered by"))]
+        lines += [_row(["---"] * 3)]
+        lines += [_row((one["system"], f"{one['interval_ms']:g}", one["in_short"])) for one in these]
+    return lines
 
 
 def show(summary: dict[str, Any], console: Console) -> None:
@@ -77,6 +91,9 @@ def show(summary: dict[str, Any], console: Console) -> None:
         if cell["budget_seconds"]:
             parts = ", ".join(f"{name} {_ms(value)}" for name, value in cell["budget_seconds"].items())
             console.print(f"{cell['system']}@{cell['interval_ms']:g} {cell['fault']}: {parts}", highlight=False)
+    for case in summary["cases"]:
+        line = f"{case['case']}: {case['system']}@{case['interval_ms']:g}: {case['in_short']}"
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _row(values: Sequence[str]) -> str:

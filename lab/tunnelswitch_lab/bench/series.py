@@ -87,9 +87,9 @@ def phases(marks: Mapping[str, float | None], first_packet: float | None) -> dic
 
 
 def budget(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Median of each phase over the runs that have it."""
-    found = {name: [run[name] for run in runs if name in run] for name in PHASES}
-    return {name: round(median(values), 6) for name, values in found.items() if values}
+    """Median of each phase over the runs that have it, in the order of the phases."""
+    names = dict.fromkeys(name for run in runs for name in run)
+    return {name: round(median([run[name] for run in runs if name in run]), 6) for name in names}
 
 
 def is_judged(cells: Iterable[Mapping[str, Any]]) -> bool:

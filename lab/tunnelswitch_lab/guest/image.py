@@ -13,6 +13,7 @@ import os
 import shlex
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,13 +52,13 @@ def cache_directory() -> Path:
 
 def qemu_command() -> list[str]:
     """The beginning of a command that runs a QEMU new enough. Raises LabError if there is none to be had."""
-    return shlex.split(_get("qemu"))
+    return shlex.split(fetch("qemu"))
 
 
 def qemu_version() -> str | None:
     """That QEMU's version; None while there is none here. Fetches nothing."""
     try:
-        return _get("version") or None
+        return fetch("version") or None
     except LabError:
         return None
 
@@ -65,7 +66,7 @@ def qemu_version() -> str | None:
 def image() -> Image:
     """The guest's image, made now if it is not there. Raises LabError."""
     sources = b"".join((HERE / name).read_bytes() for name in ("init", "service.c", "image.py", "archive.py"))
-    files = Path(_get("guest"))
+    files = Path(fetch("guest"))
     name = hashlib.sha256(sources + str(files).encode()).hexdigest()[:12]
     place = cache_directory() / f"guest-{name}"
     made = Image(place / "vmlinuz", place / "initrd.gz")
@@ -87,8 +88,8 @@ def _make(files: Path, place: Path) -> None:
         contents = {
             "init": (HERE / "init").read_bytes(),
             "bin/busybox": (files / "usr/bin/busybox").read_bytes(),
-            "bin/service": _compile(Path(work)),
-            **_modules(files, kernel.name.removeprefix("vmlinuz-")),
+            "bin/service": compile_service(Path(work)),
+            **modules(files, kernel.name.removeprefix("vmlinuz-"), MODULES),
         }
         (new / "initrd.gz").write_bytes(gzip.compress(archive.build(contents), mtime=0))
         try:
@@ -98,11 +99,12 @@ def _make(files: Path, place: Path) -> None:
                 raise
 
 
-def _modules(files: Path, version: str) -> dict[str, bytes]:
-    """The drivers by path, and the list of those to load."""
-    found = {path.name.partition(".")[0]: path for path in (files / "usr/lib/modules" / version).rglob("*.ko*")}
+def modules(files: Path, version: str, wanted: Sequence[str]) -> dict[str, bytes]:
+    """A kernel's drivers by path in a first file system, and the list of those to load, in the order given."""
+    places = (files / "usr/lib/modules" / version, files / "lib/modules" / version)
+    found = {path.name.partition(".")[0]: path for place in places for path in place.rglob("*.ko*")}
     contents = {}
-    for name in MODULES:
+    for name in wanted:
         path = found.get(name.replace("_", "-"), found.get(name))
         if path is not None:
             data = path.read_bytes()
@@ -111,21 +113,26 @@ def _modules(files: Path, version: str) -> dict[str, bytes]:
     return {**contents, "lib/modules.order": order.encode()}
 
 
-def _compile(work: Path) -> bytes:
+def compile_service(work: Path) -> bytes:
+    """The service's program, statically linked; `work` is a directory for what that takes. Raises LabError."""
     program = work / "service"
     command = ["gcc", "-Os", "-Wall", "-static", "-s", "-o", str(program), str(HERE / "service.c")]
-    _run(command, _COMPILE_SECONDS, "the guest's service cannot be compiled", "apt install gcc libc6-dev")
+    run_tool(command, _COMPILE_SECONDS, "the guest's service cannot be compiled", "apt install gcc libc6-dev")
     return program.read_bytes()
 
 
-def _get(what: str) -> str:
+def fetch(what: str) -> str:
+    """What `deploy/get-qemu` prints for `what`; it fetches what is not there yet. Raises LabError."""
     if not GET_QEMU.exists():
         raise LabError("a virtual machine needs deploy/get-qemu: run the lab from a checkout of the project")
-    said = _run([str(GET_QEMU), what], _FETCH_SECONDS, f"{what} cannot be fetched", "use --workload process meanwhile")
+    said = run_tool(
+        [str(GET_QEMU), what], _FETCH_SECONDS, f"{what} cannot be fetched", "use --workload process meanwhile"
+    )
     return said.strip()
 
 
-def _run(command: list[str], limit_seconds: float, problem: str, remedy: str) -> str:
+def run_tool(command: list[str], limit_seconds: float, problem: str, remedy: str) -> str:
+    """What a tool prints. Raises LabError with `problem`, the reason, and `remedy`."""
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit_seconds, check=True

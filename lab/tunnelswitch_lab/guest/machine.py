@@ -16,7 +16,7 @@ MEMORY = "96M"
 MUTE = "mute0"  # the object that keeps a standby silent; the agent removes it
 _IDENTITY_FILE = "opt/tunnelswitch/copy"
 # A userspace switch hands on frames whose checksum the sender left to the hardware.
-_NO_OFFLOAD = (
+NO_OFFLOAD = (
     "csum=off,guest_csum=off,gso=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off,"
     "host_tso4=off,host_tso6=off,host_ecn=off,host_ufo=off"
 )
@@ -53,10 +53,10 @@ def command(qemu: Sequence[str], image: Image, machine: Machine) -> list[str]:
         *("-smp", "1", "-nodefaults", "-display", "none", "-serial", f"file:{machine.console}"),
         *("-action", "reboot=shutdown,shutdown=pause,panic=pause"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
-        *("-append", f"console=ttyS0 quiet panic=0 {words}"),
+        *("-append", f"console=ttyS0 quiet panic=0 mitigations=off {words}"),
         *("-fw_cfg", f"name={_IDENTITY_FILE},string={identity}"),
         *("-netdev", f"tap,id=net0,ifname={machine.tap},script=no,downscript=no,vhost=off"),
-        *("-device", f"virtio-net-pci,id=nic0,netdev=net0,mac={machine.mac},romfile=,{_NO_OFFLOAD}"),
+        *("-device", f"virtio-net-pci,id=nic0,netdev=net0,mac={machine.mac},romfile=,{NO_OFFLOAD}"),
         *("-qmp", f"unix:{machine.qmp},server=on,wait=off"),
     ]
     if machine.standby:

@@ -4,7 +4,8 @@
  * The state lives in this process' memory alone, so a checkpoint of the machine is a checkpoint of the state. Which copy
  * answers cannot come from there: both copies have the same memory. It is asked of the machine for every reply, through
  * QEMU's firmware configuration device (docs/specs/fw_cfg.rst), whose contents belong to the host's side and are not part
- * of a checkpoint. Usage: service (as root: it needs the device's I/O ports). */
+ * of a checkpoint. Usage: service (as root: it needs the device's I/O ports), or service NAME on a machine without that
+ * device: every copy then answers by this name. */
 #include <arpa/inet.h>
 #include <endian.h>
 #include <poll.h>
@@ -98,6 +99,7 @@ static uint8_t digit(char hex) { return hex <= '9' ? hex - '0' : (hex | 32) - 'a
 /* Which copy are we now? The first characters tell whether it is still the one it was at the last packet. */
 static void identify(void) {
     char mark[MARK];
+    if (!identity_selector) return;
     select_file(identity_selector);
     read_bytes(mark, MARK);
     if (!memcmp(mark, raw.run_hex, MARK)) return;
@@ -164,9 +166,14 @@ static int open_port(uint16_t port) {
     return fd;
 }
 
-int main(void) {
-    find_identity();
-    identify();
+int main(int count, char **arguments) {
+    if (count > 1) {
+        snprintf(raw.site, sizeof raw.site, "%s", arguments[1]);
+        memcpy(site, raw.site, sizeof site);
+    } else {
+        find_identity();
+        identify();
+    }
     struct pollfd ports[2] = {{open_port(RTP_PORT), POLLIN, 0}, {open_port(PROBE_PORT), POLLIN, 0}};
     printf("service: ready as %.16s at %.16s\n", raw.run_hex, raw.site);
     fflush(stdout);

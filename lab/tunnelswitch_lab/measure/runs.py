@@ -41,6 +41,7 @@ class RunFacts:
     checkpoint_interval_ms: float = 0.0
     realtime_priority: int = 0
     workload: str = "process"
+    buffering: str = "none"
     agents: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def since_fault_seconds(self, time_ns: int) -> float:

@@ -15,6 +15,7 @@ from tunnelswitch_lab.measure.events import BusEvent
 AGENT_MARKS = ("path_down", "bus_silent", "verdict", "committed", "switched", "applied", "promoted")
 NO_VERDICT = "none"
 _BEGINS_SECONDS = 0.05  # the gap of a fault begins with the last answer before it, or while the active still dies
+_PLANNED_BEGINS_SECONDS = 0.5  # a planned move waits for a checkpoint first
 _CALM_SECONDS = 2.0  # what happened earlier belongs to the start of the programs
 MOVES = ("proof", "suspicion", "cut_off", "operator", "promote_failed")
 
@@ -47,8 +48,9 @@ def tell(events: Sequence[BusEvent], fault_at: float, active_before: str, servic
     ]
     reports = [e.data for e in after if e.kind == "failover" and e.data.get("active") != active_before]
     epoch, active = _last_record(events)
-    downtime = _downtime(after, fault_at, service_port)
     reason = moves[0]["reason"] if moves else (reports[0].get("reason") if reports else None)
+    begins_seconds = _PLANNED_BEGINS_SECONDS if reason == "operator" else _BEGINS_SECONDS
+    downtime = _downtime(after, fault_at, service_port, begins_seconds)
     return Story(
         verdict=str(reason).replace("_", "-") if reason else NO_VERDICT,
         epoch=epoch,
@@ -145,7 +147,9 @@ def _marks(reports: Sequence[dict[str, Any]], fault_at: float) -> dict[str, floa
     return found
 
 
-def _downtime(after: Sequence[BusEvent], fault_at: float, port: int) -> tuple[float, bool] | None:
+def _downtime(
+    after: Sequence[BusEvent], fault_at: float, port: int, begins_seconds: float
+) -> tuple[float, bool] | None:
     """The longest gap told of the flow from `port`, or of any other flow when it was too short for that one.
 
     Gaps that began long after the fault, as a busy machine has them, count only where there is no other.
@@ -153,7 +157,7 @@ def _downtime(after: Sequence[BusEvent], fault_at: float, port: int) -> tuple[fl
     """
     figures = [
         (
-            float(event.data.get("gap_started_at") or fault_at) <= fault_at + _BEGINS_SECONDS,
+            float(event.data.get("gap_started_at") or fault_at) <= fault_at + begins_seconds,
             f":{port} >" in str(event.data.get("flow", "")),
             float(event.data["downtime_seconds"]),
         )

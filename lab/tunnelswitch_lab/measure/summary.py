@@ -29,6 +29,7 @@ MEDIAN_KEYS = (
     "probe_lost",
     "agent_downtime_seconds",
     "state_rollback_packets",
+    "probe_rollback_packets",
 )
 
 # Answers that end for so long before the observation does have ended, whatever came before.
@@ -57,7 +58,9 @@ def summarise_run(files: RunFiles, service_port: int) -> dict[str, Any]:
         "epoch": story.epoch,
         "active_site": story.active_site or (calls[-1].site if calls else None),
         "gateway_tunnels": facts.gateway_tunnels,
+        "buffering": facts.buffering,
         "state_rollback_packets": rollback(calls),
+        "probe_rollback_packets": rollback(probes),
         **_probe_figures(files),
         "agent_downtime_seconds": story.downtime_seconds,
         "agent_downtime_flow": "call" if story.downtime_of_call else "probe",
@@ -99,10 +102,30 @@ def check_run(figures: dict[str, Any], files: RunFiles) -> list[str]:
         wrong.append(f"client tunnels at the gateway: {names}; expected exactly one")
     if figures["overlap_packets"]:
         wrong.append(f"{figures['overlap_packets']} answers came from a copy that had been replaced")
-    wrong += _disagreement(figures)
+    wrong += _forgotten(figures)
+    if not _waits(figures):
+        wrong += _disagreement(figures)
     if figures["capture_dropped"]:
         wrong.append(f"the capture lost {figures['capture_dropped']} packets: its figures are not sound")
     return wrong
+
+
+def _waits(figures: dict[str, Any]) -> bool:
+    """Did the flow that downtime is told of wait for checkpoints? It comes in bursts then, one each interval, and a gap
+    less a spacing is no downtime."""
+    flow = figures["agent_downtime_flow"]
+    return bool(figures["buffering"] == "full" or (figures["buffering"] == "realtime" and flow == "probe"))
+
+
+def _forgotten(figures: dict[str, Any]) -> list[str]:
+    """What a client was told is known to whoever serves it next, if output waited for checkpoints (I5)."""
+    held = {"full": ("state", "probe"), "realtime": ("probe",)}.get(figures["buffering"], ())
+    lost = {flow: figures[f"{flow}_rollback_packets"] or 0 for flow in held}
+    return [
+        f"{packets} answers that a client saw ({'call' if flow == 'state' else flow}) are not known to the new copy"
+        for flow, packets in lost.items()
+        if packets
+    ]
 
 
 def _disagreement(figures: dict[str, Any]) -> list[str]:

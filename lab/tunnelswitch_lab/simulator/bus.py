@@ -1,13 +1,14 @@
 """The bus between the sites: subscriptions like the real processes', and everything a bus can do wrong.
 
 It loses, doubles, delays and reorders by a generator of its own, keeps a site's messages back and lets them come in a
-burst (a client that reconnects), and says again what was said.
+burst (a client that reconnects), and says again what was said. A site can be deaf to one kind of message: each kind is
+a subscription of its own, and one that falls behind is dropped by itself.
 """
 
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
 from tunnelswitch.bus.speech import SERVER_HEARS, SITE_HEARS, SWITCHER_HEARS
@@ -40,6 +41,8 @@ class SimulatedBus:
         self.loss = self.doubled = self.shuffle_seconds = 0.0
         self.delay_seconds = delay_seconds
         self.stalled: dict[str, list[tuple[str, Message]]] = {}
+        self.deaf: Counter[tuple[str, type]] = Counter()
+        self.bad_until = float("-inf")
         self.on_said: Callable[[str, Message], None] = lambda sender, message: None
         self.said: deque[tuple[float, str, Message]] = deque(maxlen=REMEMBERED)
         self._timeline = timeline
@@ -67,25 +70,26 @@ class SimulatedBus:
         self._spread(sender, site, message)
 
     def _spread(self, sender: str, site: str, message: Message) -> None:
-        faulty = self.loss or self.doubled or self.shuffle_seconds
-        for target, names in self._hearers.get(type(message), {}).items():
-            if not self._network.carries(site, target):
-                continue
-            if not faulty:
-                self._timeline.after(self.delay_seconds, self._arrive, sender, target, names, message)
-                continue
+        ways = list(self._hearers.get(type(message), {}).items())
+        if self._network.disturbed:
+            ways = [(target, names) for target, names in ways if self._network.carries(site, target)]
+        if not (self.loss or self.doubled or self.shuffle_seconds):
+            self._timeline.after(self.delay_seconds, self._arrive, sender, ways, message)
+            return
+        for target, names in ways:
             for _ in range(1 + (self._random.random() < self.doubled)):
                 if site == target or self._random.random() >= self.loss:
                     delay = self.delay_seconds + self._random.random() * self.shuffle_seconds
-                    self._timeline.after(delay, self._arrive, sender, target, names, message)
+                    self._timeline.after(delay, self._arrive, sender, ((target, names),), message)
 
-    def _arrive(self, sender: str, target: str, names: tuple[str, ...], message: Message) -> None:
-        if target in self.stalled:
-            self.stalled[target].append((sender, message))
-            return
-        for name in names:
-            if name != sender:
-                self._processes[name].post(message)
+    def _arrive(self, sender: str, ways: Iterable[tuple[str, tuple[str, ...]]], message: Message) -> None:
+        for target, names in ways:
+            if target in self.stalled:
+                self.stalled[target].append((sender, message))
+            elif not self.deaf or not self.deaf[target, type(message)]:
+                for name in names:
+                    if name != sender:
+                        self._processes[name].post(message)
 
     def stall(self, site: str) -> None:
         """What goes to and from the site is kept back."""
@@ -93,20 +97,28 @@ class SimulatedBus:
 
     def release(self, site: str) -> None:
         """Everything kept back comes at once, in order."""
+        self.bad_until = max(self.bad_until, self._timeline.now)
         for sender, message in self.stalled.pop(site, []):
             process = self._processes.get(sender)
             if process is not None and process.site == site:
                 self._spread(sender, site, message)
             else:
                 names = self._hearers.get(type(message), {}).get(site, ())
-                self._timeline.after(0.0, self._arrive, sender, site, names, message)
+                self._timeline.after(0.0, self._arrive, sender, ((site, names),), message)
 
     def replay(self, seconds: float) -> None:
         """Everything said in the last so many seconds is said again, to all."""
         for at, sender, message in list(self.said):
             if at >= self._timeline.now - seconds:
-                for target, names in self._hearers.get(type(message), {}).items():
-                    self._timeline.after(self.delay_seconds, self._arrive, sender, target, names, message)
+                ways = tuple(self._hearers.get(type(message), {}).items())
+                self._timeline.after(self.delay_seconds, self._arrive, sender, ways, message)
 
     def good(self) -> None:
+        """Nothing goes wrong any more with what is said from now on."""
+        self.bad_until = self._timeline.now + self.shuffle_seconds
         self.loss = self.doubled = self.shuffle_seconds = 0.0
+
+    def was_bad(self, seconds: float) -> bool:
+        """May a heartbeat have been lost, or come late, within the last so many seconds?"""
+        bad = self.loss or self.doubled or self.shuffle_seconds or self.stalled
+        return bool(bad) or self._timeline.now - self.bad_until <= seconds

@@ -4,149 +4,33 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
-from tunnelswitch.core.facts import DrainRequest, MoveRequest, Path
+from tunnelswitch.core.actions import Message
+from tunnelswitch.core.facts import (
+    Applied,
+    DrainRequest,
+    Epoch,
+    Handover,
+    MoveRequest,
+    Path,
+    PromoteFailed,
+    Proof,
+    Serving,
+)
 from tunnelswitch_lab.simulator.hypervisor import PROMOTE_FAULTS
-from tunnelswitch_lab.simulator.network import around, both_ways
+from tunnelswitch_lab.simulator.link_faults import (
+    LINK_FAULTS,
+    Args,
+    FaultKind,
+    a_copy,
+    a_process,
+    a_site,
+    a_switch,
+    nobody,
+)
+from tunnelswitch_lab.simulator.names import switcher_at
 from tunnelswitch_lab.simulator.setup import Setup
-from tunnelswitch_lab.simulator.world import World, switcher_at
-
-Args = tuple[Any, ...]
-Draw = Callable[[random.Random, Setup], Args]
-
-
-def _nothing(world: World, *args: Any) -> None:
-    """Ends by itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class FaultKind:
-    """`weight`: how often it is drawn, beside the others."""
-
-    draw: Draw
-    begin: Callable[..., None]
-    end: Callable[..., None] = _nothing
-    weight: float = 1.0
-    possible: Callable[[Setup], bool] = lambda setup: True
-
-
-# ---------------------------------------------------------------------- whom it hits
-
-
-def _pair(random_: random.Random, setup: Setup) -> Args:
-    return tuple(random_.sample(setup.sites, 2))
-
-
-def _site(random_: random.Random, setup: Setup) -> Args:
-    return (random_.choice(setup.sites),)
-
-
-def _server(random_: random.Random, setup: Setup) -> Args:
-    return (random_.choice(setup.group.servers),)
-
-
-def _switched(random_: random.Random, setup: Setup) -> Args:
-    return (random_.choice((*setup.group.servers, *setup.group.gateways)),)
-
-
-def _process(random_: random.Random, setup: Setup) -> Args:
-    return (random_.choice((*setup.sites, *map(switcher_at, setup.group.gateways))),)
-
-
-def _copy(random_: random.Random, setup: Setup) -> Args:
-    return (random_.choice(setup.group.services).name, random_.choice(setup.group.servers))
-
-
-def _none(random_: random.Random, setup: Setup) -> Args:
-    return ()
-
-
-# ---------------------------------------------------------------------- network
-
-
-def _cut(world: World, one: str, other: str) -> None:
-    world.network.cut(both_ways(one, other))
-    world.links_changed()
-
-
-def _mend(world: World, one: str, other: str) -> None:
-    world.network.mend(both_ways(one, other))
-    world.links_changed()
-
-
-def _cut_one_way(world: World, source: str, target: str) -> None:
-    world.network.cut([(source, target)])
-    world.links_changed()
-
-
-def _mend_one_way(world: World, source: str, target: str) -> None:
-    world.network.mend([(source, target)])
-    world.links_changed()
-
-
-def _part(random_: random.Random, setup: Setup) -> Args:
-    """A site that loses all others but one."""
-    site, kept = random_.sample(setup.sites, 2)
-    return (site, kept)
-
-
-def _ways_but(world: World, site: str, kept: str) -> list[tuple[str, str]]:
-    return around(site, [other for other in world.sites if other != kept])
-
-
-def _cut_but(world: World, site: str, kept: str) -> None:
-    world.network.cut(_ways_but(world, site, kept))
-    world.links_changed()
-
-
-def _mend_but(world: World, site: str, kept: str) -> None:
-    world.network.mend(_ways_but(world, site, kept))
-    world.links_changed()
-
-
-def _ways_out_but(world: World, site: str, kept: str) -> list[tuple[str, str]]:
-    return [(site, other) for other in world.sites if other not in (site, kept)]
-
-
-def _mute(world: World, site: str, kept: str) -> None:
-    """It hears everybody, and is heard by one."""
-    world.network.cut(_ways_out_but(world, site, kept))
-    world.links_changed()
-
-
-def _unmute(world: World, site: str, kept: str) -> None:
-    world.network.mend(_ways_out_but(world, site, kept))
-    world.links_changed()
-
-
-def _halves(random_: random.Random, setup: Setup) -> Args:
-    """Two sets of sites that lose each other."""
-    return tuple(sorted(random_.sample(setup.sites, random_.randint(2, len(setup.sites) - 2))))
-
-
-def _ways_between(world: World, some: tuple[str, ...]) -> list[tuple[str, str]]:
-    return [way for one in some for other in world.sites if other not in some for way in both_ways(one, other)]
-
-
-def _split(world: World, *some: str) -> None:
-    world.network.cut(_ways_between(world, some))
-    world.links_changed()
-
-
-def _join(world: World, *some: str) -> None:
-    world.network.mend(_ways_between(world, some))
-    world.links_changed()
-
-
-def _flap(world: World, site: str, other: str) -> None:
-    world.network.say(site, other, Path.DOWN)
-
-
-def _unflap(world: World, site: str, other: str) -> None:
-    world.network.changed()
-
+from tunnelswitch_lab.simulator.world import World
 
 # ---------------------------------------------------------------------- bus and store
 
@@ -157,26 +41,39 @@ def _bad_bus(random_: random.Random, setup: Setup) -> Args:
 
 def _begin_bad_bus(world: World, loss: float, doubled: float, shuffle_seconds: float) -> None:
     world.bus.loss, world.bus.doubled, world.bus.shuffle_seconds = loss, doubled, shuffle_seconds
-    world.bad_bus_until = float("inf")
 
 
 def _end_bad_bus(world: World, *_: float) -> None:
     world.bus.good()
-    world.bad_bus_until = world.now + 1.0
 
 
 def _stall(world: World, site: str) -> None:
     world.bus.stall(site)
-    world.bad_bus_until = float("inf")
 
 
 def _release(world: World, site: str) -> None:
     world.bus.release(site)
-    world.bad_bus_until = world.now
 
 
 def _replay(random_: random.Random, setup: Setup) -> Args:
     return (random_.choice((0.2, 1.0, 3.0)),)
+
+
+def _deaf(random_: random.Random, setup: Setup) -> Args:
+    return (*a_site(random_, setup), random_.choice(list(KINDS)))
+
+
+def _begin_deaf(world: World, site: str, kind: str) -> None:
+    """It hears no more of this kind; who hears no records gets none from the store either."""
+    world.bus.deaf[site, KINDS[kind]] += 1
+    if KINDS[kind] is Epoch:
+        world.store.shut_out[site] += 1
+
+
+def _end_deaf(world: World, site: str, kind: str) -> None:
+    world.bus.deaf[site, KINDS[kind]] -= 1
+    if KINDS[kind] is Epoch:
+        world.store.shut_out[site] -= 1
 
 
 def _slowness(random_: random.Random, setup: Setup) -> Args:
@@ -204,7 +101,7 @@ def _forget_writes(world: World, writes: int) -> None:
 
 def _slow_switch(random_: random.Random, setup: Setup) -> Args:
     (seconds,) = _slowness(random_, setup)
-    return (*_switched(random_, setup), seconds)
+    return (*a_switch(random_, setup), seconds)
 
 
 def _begin_slow_switch(world: World, site: str, seconds: float) -> None:
@@ -240,7 +137,7 @@ def _reboot_switch(world: World, site: str) -> None:
 
 
 def _restore(random_: random.Random, setup: Setup) -> Args:
-    return (*_switched(random_, setup), random_.randint(1, 3))
+    return (*a_switch(random_, setup), random_.randint(1, 3))
 
 
 def _begin_restore(world: World, site: str, back: int) -> None:
@@ -251,7 +148,7 @@ def _begin_restore(world: World, site: str, back: int) -> None:
 
 
 def _crash_soon(random_: random.Random, setup: Setup) -> Args:
-    return (*_process(random_, setup), random_.choice((0, 1, 2, 3, 5, 9, 15)))
+    return (*a_process(random_, setup), random_.choice((0, 1, 2, 3, 5, 9, 15)))
 
 
 def _begin_crash_soon(world: World, name: str, actions_left: int) -> None:
@@ -264,12 +161,32 @@ def _start(world: World, name: str, *_: object) -> None:
         world.start(name)
 
 
-def _pause(world: World, name: str) -> None:
+def _stopped(random_: random.Random, setup: Setup) -> Args:
+    return (*a_process(random_, setup), random_.random() < 0.5)
+
+
+def _pause(world: World, name: str, _: bool) -> None:
     world.processes[name].pause()
 
 
-def _resume(world: World, name: str) -> None:
-    world.resume(name)
+def _resume(world: World, name: str, timer_first: bool) -> None:
+    world.resume(name, timer_first=timer_first)
+
+
+def _starve(world: World, site: str) -> None:
+    """Nobody there gets processor time: BFD gives up every path, and the processes sleep."""
+    for other in world.sites:
+        if other != site:
+            world.network.say(site, other, Path.DOWN)
+    for process in world.at_site(site):
+        process.pause()
+
+
+def _feed(world: World, site: str) -> None:
+    """BFD needs a moment longer to come back than whoever was asleep."""
+    for process in world.at_site(site):
+        world.resume(process.name, timer_first=True)
+    world.network.changed()
 
 
 def _deputy(random_: random.Random, setup: Setup) -> Args:
@@ -327,33 +244,37 @@ def _begin_drain(world: World, site: str, drained: bool, late: bool) -> None:
     world.bus.publish("operator", world.group.gateways[0], request)
 
 
+KINDS: dict[str, type[Message]] = {
+    "record": Epoch,
+    "applied": Applied,
+    "serving": Serving,
+    "proof": Proof,
+    "handover": Handover,
+    "failed": PromoteFailed,
+}
 FAULTS: dict[str, FaultKind] = {
-    "cut": FaultKind(_pair, _cut, _mend, 2.0),
-    "cut_one_way": FaultKind(_pair, _cut_one_way, _mend_one_way, 1.5),
-    "cut_but": FaultKind(_part, _cut_but, _mend_but, 1.0, lambda setup: len(setup.sites) > 3),
-    "isolate": FaultKind(_site, World.isolate, World.rejoin, 2.0),
-    "mute": FaultKind(_part, _mute, _unmute, 1.0, lambda setup: len(setup.sites) > 3),
-    "split": FaultKind(_halves, _split, _join, 1.5, lambda setup: len(setup.sites) > 3),
-    "flap": FaultKind(_pair, _flap, _unflap),
+    **LINK_FAULTS,
     "bad_bus": FaultKind(_bad_bus, _begin_bad_bus, _end_bad_bus),
-    "stall_bus": FaultKind(_site, _stall, _release),
+    "stall_bus": FaultKind(a_site, _stall, _release),
     "replay": FaultKind(_replay, lambda world, seconds: world.bus.replay(seconds)),
-    "store_away": FaultKind(_none, _setter("store", "up", False), _setter("store", "up", True)),
-    "acks_lost": FaultKind(_none, _setter("store", "acks_lost", True), _setter("store", "acks_lost", False)),
+    "deaf": FaultKind(_deaf, _begin_deaf, _end_deaf, 1.5),
+    "store_away": FaultKind(nobody, _setter("store", "up", False), _setter("store", "up", True)),
+    "acks_lost": FaultKind(nobody, _setter("store", "acks_lost", True), _setter("store", "acks_lost", False)),
     "slow_store": FaultKind(_slowness, _slow_store, _quick_store),
-    "leader_lost": FaultKind(_none, lambda world: world.store.step_down(), weight=0.7),
+    "leader_lost": FaultKind(nobody, lambda world: world.store.step_down(), weight=0.7),
     "slow_ovsdb": FaultKind(_slow_switch, _begin_slow_switch, _end_slow_switch),
-    "ovsdb_away": FaultKind(_switched, World.lose_ovsdb, World.regain_ovsdb),
-    "vswitchd_hangs": FaultKind(_switched, _hang, _unhang, 0.7),
-    "unplug": FaultKind(_switched, _unplug, weight=0.7),
-    "reboot_switch": FaultKind(_switched, _reboot_switch, weight=0.7),
+    "ovsdb_away": FaultKind(a_switch, World.lose_ovsdb, World.regain_ovsdb),
+    "vswitchd_hangs": FaultKind(a_switch, _hang, _unhang, 0.7),
+    "unplug": FaultKind(a_switch, _unplug, weight=0.7),
+    "reboot_switch": FaultKind(a_switch, _reboot_switch, weight=0.7),
     "crash": FaultKind(_crash_soon, _begin_crash_soon, _start, 2.0),
-    "pause": FaultKind(_process, _pause, _resume, 1.5),
+    "pause": FaultKind(_stopped, _pause, _resume, 1.5),
+    "starve": FaultKind(a_site, _starve, _feed),
     "lose_for_good": FaultKind(_deputy, _lose_for_good, weight=0.7, possible=lambda s: len(s.group.gateways) > 1),
-    "lose_host": FaultKind(_site, World.lose_host, World.boot, 2.0),
-    "crash_copy": FaultKind(_copy, _crash_copy, weight=1.5),
+    "lose_host": FaultKind(a_site, World.lose_host, World.boot, 2.0),
+    "crash_copy": FaultKind(a_copy, _crash_copy, weight=1.5),
     "promotions": FaultKind(_promotions, _begin_promotions, _end_promotions),
-    "lose_checkpoints": FaultKind(_none, _lose_checkpoints, weight=0.7),
+    "lose_checkpoints": FaultKind(nobody, _lose_checkpoints, weight=0.7),
     "operator": FaultKind(_operator, _begin_operator, weight=1.5),
     "drain": FaultKind(_drain, _begin_drain, weight=0.7),
     "forget_writes": FaultKind(lambda random_, setup: (random_.randint(1, 2),), _forget_writes),

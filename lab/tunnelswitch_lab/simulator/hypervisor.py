@@ -11,20 +11,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tunnelswitch.core import events
-from tunnelswitch.core.actions import Fence, Promote
+from tunnelswitch.core.actions import Fence, Promote, TakeCheckpoint
 from tunnelswitch.core.facts import Protection
 from tunnelswitch_lab.simulator.process import Answer
 from tunnelswitch_lab.simulator.timeline import Timeline
 
 Promotion = events.Promoted | events.PromotionFailed
 Fencing = events.FenceDone | events.FenceFailed
+Taking = events.CheckpointTaken | events.CheckpointFailed
 PROMOTE_FAULTS = ("fails", "hangs", "half", "late")
 LATE_SECONDS = 1.2
 
 
 @dataclass(slots=True)
 class Copy:
-    """One copy. `synced_with` is the run whose state it holds (its own for one that serves)."""
+    """One copy. `synced_with` is the run whose state it holds (its own for one that serves). `behind`: that run has
+    told clients things since, of which this copy knows nothing."""
 
     service: str
     site: str
@@ -32,6 +34,7 @@ class Copy:
     role: str
     synced_with: str
     peer_lost: bool = False
+    behind: bool = False
 
     @property
     def alive(self) -> bool:
@@ -44,6 +47,9 @@ class Hypervisor:
     Attributes:
         fault: what goes wrong with promotions, one of PROMOTE_FAULTS.
         revives: can a copy begin again as a standby?
+        on_fence, on_promote: hear of every copy that is stopped for good, or takes the role, and by which action.
+        linked: does the link of checkpoints carry anything now?
+        holds_until: by run of a standby, up to when it has all that the active did, by a checkpoint that was asked for.
 
     Args:
         tell: (site, event) to the agent there.
@@ -69,6 +75,11 @@ class Hypervisor:
         }
         self.fault: str | None = None
         self.revives = True
+        self.on_fence: Callable[[Copy, Fence], None] = lambda copy, action: None
+        self.on_promote: Callable[[Copy, Promote], None] = lambda copy, action: None
+        self.linked: Callable[[], bool] = lambda: True
+        self.holds_until: dict[str, float] = {}
+        self._checkpoints = 0
         self._parents = {copy.run: copy.synced_with for copy in self.copies.values() if copy.run != copy.synced_with}
         self._timeline = timeline
         self._seconds = seconds
@@ -106,30 +117,59 @@ class Hypervisor:
     def promote(self, site: str, action: Promote) -> Answer[Promotion]:
         answer: Answer[Promotion] = Answer()
         failed = events.PromotionFailed(action.service, "it would not start")
-        fault, run = self.fault, action.run
+        fault = self.fault
         if fault in (None, "half"):
-            self._timeline.after(self._seconds, self._promote, site, run, answer, failed if fault else None)
+            self._timeline.after(self._seconds, self._promote, site, action, answer, failed if fault else None)
         elif fault == "late":
-            self._timeline.after(action.deadline_seconds + LATE_SECONDS, self._promote, site, run, answer, failed)
+            self._timeline.after(action.deadline_seconds + LATE_SECONDS, self._promote, site, action, answer, failed)
         if fault == "fails":
             self._timeline.after(self._seconds, answer.set, failed)
         else:
             self._timeline.after(action.deadline_seconds, answer.set, failed)
         return answer
 
-    def _promote(self, site: str, run: str, answer: Answer[Promotion], instead: Promotion | None) -> None:
+    def _promote(self, site: str, action: Promote, answer: Answer[Promotion], instead: Promotion | None) -> None:
         copy = self.copies[site]
-        if not copy.alive or copy.run != run:
+        if not copy.alive or copy.run != action.run:
             answer.set(events.PromotionFailed(self.service, "it is gone"))
             return
         if copy.role != "active":
+            self.on_promote(copy, action)
             copy.role = "active"
             self._changed()
             self._tell(site, self.seen(site))
-        answer.set(instead or events.Promoted(self.service, run, self._seconds))
+        answer.set(instead or events.Promoted(self.service, copy.run, self._seconds))
+
+    def checkpoint(self, site: str, action: TakeCheckpoint, asked_at: float) -> Answer[Taking]:
+        """`asked_at` is by the clock of the site's agent."""
+        answer: Answer[Taking] = Answer()
+        self._timeline.after(self._seconds, self._checkpoint, site, action, self._timeline.now, asked_at, answer)
+        late = events.CheckpointFailed(action.service, action.request, "none in time")
+        self._timeline.after(action.deadline_seconds, answer.set, late)
+        return answer
+
+    def _checkpoint(
+        self, site: str, action: TakeCheckpoint, began_at: float, asked_at: float, answer: Answer[Taking]
+    ) -> None:
+        copy, other = self.copies[site], self.other(site)
+        if copy.run != action.run or copy.role != "active" or self.seen(site).protection is not Protection.PROTECTED:
+            answer.set(events.CheckpointFailed(action.service, action.request, "it has no standby"))
+        elif self.linked():
+            self._checkpoints += 1
+            self.holds_until[other.run] = began_at
+            answer.set(events.CheckpointTaken(action.service, action.request, self._checkpoints, asked_at))
+
+    def allow_output(self, site: str, allowed: bool) -> None:
+        """Output that waits for a checkpoint may leave without one. The driver knows by itself while there is a standby
+        that takes them."""
+        copy, other = self.copies[site], self.other(site)
+        if allowed and copy.role == "active" and not self.seen(site).in_sync and other.synced_with == copy.run:
+            other.behind = True
 
     def fence(self, site: str, action: Fence) -> Answer[Fencing]:
         answer: Answer[Fencing] = Answer()
+        if self.copies[site].run == action.run:
+            self.on_fence(self.copies[site], action)
         self._timeline.after(self._seconds, self._fence, site, action.run, answer)
         return answer
 
@@ -167,7 +207,7 @@ class Hypervisor:
             return False
         self._runs += 1
         copy.run, copy.role, copy.synced_with = f"{self.service}-{site[0]}{self._runs}", "standby", other.run
-        copy.peer_lost = other.peer_lost = False
+        copy.peer_lost = other.peer_lost = copy.behind = False
         self._parents[copy.run] = other.run
         self.say()
         return True

@@ -5,15 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tunnelswitch_lab.simulator.faults import FAULTS
-from tunnelswitch_lab.simulator.invariants import (
-    FINAL_RULE,
-    SPIN_RULE,
-    BrokenRuleError,
-    all_served,
-    could_serve,
-    service_returns,
-)
+from tunnelswitch_lab.simulator.invariants import FINAL_RULE, SPIN_RULE, BrokenRuleError
 from tunnelswitch_lab.simulator.process import SpinsError
+from tunnelswitch_lab.simulator.rules_of_records import all_served, could_serve, service_returns
 from tunnelswitch_lab.simulator.schedule import Fault, Schedule
 from tunnelswitch_lab.simulator.world import Told, World
 
@@ -49,9 +43,16 @@ def _play(world: World, schedule: Schedule) -> None:
     world.start()
     world.run(SETTLE_SECONDS)
     began_at = world.now
+    later = [fault for fault in schedule.faults if fault.after_move]
     for fault in schedule.faults:
-        world.timeline.at(began_at + fault.at, _begin, world, fault)
-        world.timeline.at(began_at + fault.at + fault.lasts, _end, world, fault)
+        if not fault.after_move:
+            _plan(world, fault, began_at)
+
+    def moved() -> None:
+        while later:
+            _plan(world, later.pop(), world.now)
+
+    world.on_move = moved
     world.run(schedule.healed_at)
     world.heal()
     healed_at, until = world.now, world.now + RETURN_SECONDS
@@ -64,6 +65,11 @@ def _play(world: World, schedule: Schedule) -> None:
     wrong = service_returns(world.judge)
     if wrong is not None:
         raise BrokenRuleError(FINAL_RULE, wrong)
+
+
+def _plan(world: World, fault: Fault, since: float) -> None:
+    world.timeline.at(since + fault.at, _begin, world, fault)
+    world.timeline.at(since + fault.at + fault.lasts, _end, world, fault)
 
 
 def _begin(world: World, fault: Fault) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from tunnelswitch.core.actions import ApplyTunnels, Fence, Message, Promote
+from collections.abc import Mapping
+
+from tunnelswitch.core.actions import ApplyTunnels, Fence, Message, Promote, TakeCheckpoint
 from tunnelswitch.core.facts import GroupRecord
 from tunnelswitch_lab.simulator.bus import SimulatedBus
-from tunnelswitch_lab.simulator.hypervisor import Fencing, Hypervisor, Promotion
+from tunnelswitch_lab.simulator.hypervisor import Fencing, Hypervisor, Promotion, Taking
 from tunnelswitch_lab.simulator.process import Clock, Process
 from tunnelswitch_lab.simulator.store import Read, SimulatedStore
 from tunnelswitch_lab.simulator.switches import Result, Switch
@@ -61,12 +63,24 @@ class PlanePort(_Started):
 
 
 class DriverPort(_Started):
-    def __init__(self, hypervisor: Hypervisor, site: str) -> None:
+    health_failures = 0
+
+    def __init__(self, hypervisor: Hypervisor, site: str, clock: Clock) -> None:
         self._hypervisor = hypervisor
         self._site = site
+        self._clock = clock
+
+    async def checkpoint(self, action: TakeCheckpoint) -> Taking:
+        return await self._hypervisor.checkpoint(self._site, action, self._clock.local())
 
     async def promote(self, action: Promote) -> Promotion:
         return await self._hypervisor.promote(self._site, action)
 
     async def fence(self, action: Fence) -> Fencing:
         return await self._hypervisor.fence(self._site, action)
+
+    def allow_output(self, allowed: bool) -> None:
+        self._hypervisor.allow_output(self._site, allowed)
+
+    def figures(self) -> Mapping[str, float]:
+        return {}

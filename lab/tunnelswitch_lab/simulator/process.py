@@ -79,11 +79,8 @@ class _Pump(Pump):
 
     def __init__(self, machine: Machine, perform: Any, clock: Clock, wake: Callable[[float], None]) -> None:
         super().__init__(machine, perform)
-        self._local = clock.local
+        self.now = clock.local  # type: ignore[method-assign]
         self._wake = wake
-
-    def now(self) -> float:  # type: ignore[override]
-        return self._local()
 
     def _arm(self, now: float) -> None:
         deadline = self._machine.deadline()
@@ -110,6 +107,9 @@ class _Executor(Executor):
     def _start(self, action: Action) -> None:
         self._process.before(action)
         super()._start(action)
+
+    def _tell(self, thing: object) -> None:
+        """The world keeps its own log."""
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> Any:
         self._process.carry_on(work)
@@ -138,6 +138,8 @@ class Process:
         self.site = site
         self.alive = True
         self.crash_in: int | None = None
+        self.slept_seconds = 0.0
+        self._stopped_at = 0.0
         self.last_batch: Action | Message | None = None
         self._timeline = timeline
         self._clock = clock
@@ -171,7 +173,10 @@ class Process:
         if self._inbox is not None:
             self._inbox.append(lambda: self._pump.post(event))
         elif self.alive:
-            self._guarded(self._pump.post, event)
+            try:
+                self._pump.post(event)
+            except CrashedError:
+                self.kill()
 
     def carry_on(self, work: Coroutine[Any, Any, None]) -> None:
         """Take a coroutine as far as it goes without the world."""
@@ -240,12 +245,17 @@ class Process:
         """SIGSTOP: what comes in waits, timers run late."""
         if self.alive and self._inbox is None:
             self._inbox = deque()
+            self._stopped_at = self._timeline.now
 
-    def resume(self) -> None:
-        """SIGCONT: the pump tells the lateness first, then everything that waited comes in."""
+    def resume(self, *, timer_first: bool = False) -> None:
+        """SIGCONT: everything that waited comes in; `timer_first` is the order of an event loop that finds its timer
+        due before it has read its sockets. Either way the pump tells the lateness before anything else."""
         waiting, self._inbox = self._inbox, None
         if waiting is None or not self.alive:
             return
+        self.slept_seconds = self._timeline.now - self._stopped_at
+        if timer_first and self._pump.timer_at <= self._clock.local():
+            self._guarded(self._pump.tick)
         while waiting and self.alive:
             self._guarded(waiting.popleft())
         if self.alive:

@@ -20,6 +20,7 @@ from tunnelswitch_lab.simulator.shrinking import shrink
 from tunnelswitch_lab.simulator.world import Told
 
 CHUNK = 100
+COLLECTED_EACH = 25
 VIOLATIONS_MAX = 20
 _SILENT = logging.CRITICAL
 
@@ -99,23 +100,34 @@ def _all(first_seed: int, schedules: int, jobs: int) -> Iterator[tuple[int, list
 def play_range(seeds: range) -> tuple[int, list[Found]]:
     """Play these seeds here. Returns how many, and the violations."""
     found = []
-    with unlogged(), _collected_at_the_end():
+    with unlogged(), _collected_now_and_then() as played:
         for seed in seeds:
             violation = play(draw(seed))
             if violation is not None:
                 found.append(Found(seed, violation))
+            played()
     return len(seeds), found
 
 
 @contextlib.contextmanager
-def _collected_at_the_end() -> Iterator[None]:
-    """Every world is one big cycle: cheaper thrown away all at once."""
+def _collected_now_and_then() -> Iterator[Callable[[], None]]:
+    """Every world is one big cycle: cheapest thrown away a few at once, without a look at all that stays."""
+    count = 0
+
+    def played() -> None:
+        nonlocal count
+        count += 1
+        if count % COLLECTED_EACH == 0:
+            gc.collect()
+
+    gc.freeze()
     gc.disable()
     try:
-        yield
+        yield played
     finally:
-        gc.enable()
         gc.collect()
+        gc.unfreeze()
+        gc.enable()
 
 
 def retell(seed: int, told: Told, *, whole: bool = False) -> tuple[Schedule, Violation | None]:

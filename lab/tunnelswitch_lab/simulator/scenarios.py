@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tunnelswitch.core.facts import Applied, DrainRequest, Handover, MoveRequest, Path, Proof
+from tunnelswitch_lab.simulator.names import switcher_at
 from tunnelswitch_lab.simulator.network import both_ways
 from tunnelswitch_lab.simulator.running import unlogged
 from tunnelswitch_lab.simulator.setup import GROUP, Setup
 from tunnelswitch_lab.simulator.trace import line
-from tunnelswitch_lab.simulator.world import World, switcher_at
+from tunnelswitch_lab.simulator.world import World
 
 Scenario = Callable[[World], None]
 SEVERAL_GATEWAYS = {"switcher-dead": ("gateway", "branch")}

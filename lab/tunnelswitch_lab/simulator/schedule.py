@@ -11,27 +11,36 @@ from dataclasses import dataclass, replace
 from tunnelswitch.core.member import Timing
 from tunnelswitch_lab.simulator.faults import FAULTS, FORGETTING
 from tunnelswitch_lab.simulator.setup import GROUP, SERVERS, SERVICES, Delays, Setup
+from tunnelswitch_lab.simulator.themes import THEMES
 
 # Most bugs show soon, some only when fences and hysteresis have run out.
-FAULTY_SECONDS = ((0.7, 1.8), (0.7, 1.8), (0.7, 1.8), (2.0, 5.0))
+FAULTY_SECONDS = ((0.5, 1.5), (0.5, 1.5), (0.5, 1.5), (0.5, 1.5), (2.0, 4.5))
 LENGTHS = (0.05, 0.2, 0.5, 1.0, 4.0)
 CEILING_WINDOWS = 1.25
 BEGINS = (0.2, 0.6, 1.5)
+SOON = (0.02, 0.2, 1.0)
 RATE_SPREAD = 400e-6
+SHAPES = {"one": 40, "two": 30, "witness": 12, "four": 12, "pair": 6}
+# Parts of all stories: told around a theme; faults, bound to the first move; deployments with a standby in sync.
+THEMED = 0.1
+AFTER_MOVE = 0.15
+PROTECTED = 0.85
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`name` of FAULTS begins at `at` seconds and ends after `lasts`."""
+    """`name` of FAULTS begins at `at` seconds, of the story or since the first move in it, and ends after `lasts`."""
 
     at: float
     name: str
     args: tuple[object, ...]
     lasts: float
+    after_move: bool = False
 
     def __str__(self) -> str:
         args = ", ".join(map(str, self.args))
-        return f"{self.at:7.3f} s  {self.name}({args}) for {self.lasts:.3f} s"
+        since = " after the first move" if self.after_move else ""
+        return f"{self.at:7.3f} s{since}  {self.name}({args}) for {self.lasts:.3f} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +56,30 @@ class Schedule:
 def draw(seed: int) -> Schedule:
     """The schedule of a seed: always the same one."""
     random_ = random.Random(seed)
-    setup = _draw_setup(random_)
+    theme = random_.choice(THEMES) if random_.random() < THEMED else None
+    setup = _draw_setup(random_, theme.shapes if theme else SHAPES, theme.protected if theme else PROTECTED)
     names = [name for name in FAULTS if name not in FORGETTING and FAULTS[name].possible(setup)]
     weights = [FAULTS[name].weight for name in names]
-    faults = []
-    for _ in range(random_.randint(2, 6)):
-        name = random_.choices(names, weights)[0]
-        faults.append(_draw_fault(random_, name, setup))
-    if random_.random() < 0.3:  # PROTOCOL A1: one storage forgets, or none
+    faults = [Fault(*themed) for themed in theme.draw(random_, setup)] if theme else []
+    number = random_.randint(0, 2) if theme else random_.randint(2, 6)
+    faults += [_draw_fault(random_, random_.choices(names, weights)[0], setup) for _ in range(number)]
+    forgets = any(fault.name in FORGETTING for fault in faults)
+    if not forgets and random_.random() < 0.3:  # PROTOCOL A1: one storage forgets, or none
         faults.append(_draw_fault(random_, random_.choice(FORGETTING), setup))
-    faults.sort(key=lambda fault: fault.at)
-    return Schedule(seed, setup, tuple(faults), random_.uniform(*random_.choice(FAULTY_SECONDS)))
+    faults.sort(key=lambda fault: (fault.after_move, fault.at))
+    healed_at = random_.uniform(*(theme.seconds if theme else random_.choice(FAULTY_SECONDS)))
+    return Schedule(seed, setup, tuple(faults), healed_at)
 
 
 def _draw_fault(random_: random.Random, name: str, setup: Setup) -> Fault:
-    at = random_.choice(BEGINS) * random_.random()
+    after_move = random_.random() < AFTER_MOVE
+    at = random_.choice(SOON if after_move else BEGINS) * random_.random()
     lasts = random_.choice(LENGTHS) * random_.uniform(0.5, 1.5)
-    return Fault(round(at, 4), name, FAULTS[name].draw(random_, setup), round(lasts, 4))
+    return Fault(round(at, 4), name, FAULTS[name].draw(random_, setup), round(lasts, 4), after_move)
 
 
-def _draw_setup(random_: random.Random) -> Setup:
-    shape = random_.choices(("one", "two", "witness", "four", "pair"), (40, 30, 12, 12, 6))[0]
+def _draw_setup(random_: random.Random, shapes: dict[str, int], protected_ratio: float) -> Setup:
+    shape = random_.choices(list(shapes), list(shapes.values()))[0]
     gateways: tuple[str, ...] = ("gateway",)
     witnesses: tuple[str, ...] = ()
     voters: tuple[str, ...] = (*SERVERS, "gateway")
@@ -87,7 +99,7 @@ def _draw_setup(random_: random.Random) -> Setup:
         services=SERVICES[: random_.choices((1, 2), (5, 1))[0]],
         hysteresis_seconds=random_.choice((0.5, 2.0)),
     )
-    interval = random_.choices((0.25, 0.1), (30, 1))[0]
+    interval = random_.choices((0.25, 0.1), (60, 1))[0]
     window, fence_windows = 2 * interval, random_.choice((2.0, 4.0))
     # Where windows may not widen far, what waits for the fence waits less, and more of it fits into a story.
     timing = Timing(interval, window, fence_windows * window, 0.4, CEILING_WINDOWS * window)
@@ -102,4 +114,5 @@ def _draw_setup(random_: random.Random) -> Setup:
     )
     sites = (*SERVERS, *gateways, *witnesses)
     rates = {site: 1.0 + random_.uniform(-RATE_SPREAD, RATE_SPREAD) / 2 for site in sites}
-    return Setup(group, timing, delays, witnesses, rates, watchdogs=len(gateways) > 1)
+    protected = random_.random() < protected_ratio
+    return Setup(group, timing, delays, witnesses, rates, protected=protected, watchdogs=len(gateways) > 1)

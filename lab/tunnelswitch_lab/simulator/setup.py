@@ -45,6 +45,7 @@ class Setup:
     Attributes:
         witnesses: sites that are voters only.
         clock_rates: seconds that a site's clock shows per true second; 1 where not named.
+        protected: does the story begin with a standby in sync, or while it is still on its way?
         watchdogs: a server's host dies when its agent does not say for long that it is fit (PROTOCOL A3).
     """
 
@@ -53,6 +54,7 @@ class Setup:
     delays: Delays = Delays()
     witnesses: tuple[str, ...] = ()
     clock_rates: dict[str, float] = field(default_factory=dict)
+    protected: bool = True
     watchdogs: bool = False
 
     @property

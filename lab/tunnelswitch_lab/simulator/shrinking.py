@@ -36,6 +36,8 @@ def _smaller(schedule: Schedule) -> Iterator[Schedule]:
     faults, setup = schedule.faults, schedule.setup
     for index in range(len(faults)):
         yield replace(schedule, faults=faults[:index] + faults[index + 1 :])
+    if not setup.protected:
+        yield replace(schedule, setup=replace(setup, protected=True))
     if setup.clock_rates:
         yield replace(schedule, setup=replace(setup, clock_rates={}))
     if setup.delays != Delays():

@@ -8,6 +8,7 @@ acknowledgement can be lost, a write can land after its caller gave up, and the 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 
 from tunnelswitch.core.facts import GroupRecord
@@ -28,6 +29,7 @@ class SimulatedStore:
         forgot: has it ever lost acknowledged writes?
         acks_lost: commits land, or not, and nobody hears which.
         slow_seconds: added to every request.
+        shut_out: sites that get no answer, however good their links are.
         history: every value ever written, by group, with its revision; the last is in force.
     """
 
@@ -38,8 +40,10 @@ class SimulatedStore:
         self.forgot = False
         self.acks_lost = False
         self.slow_seconds = 0.0
+        self.shut_out: Counter[str] = Counter()
         self.history: dict[str, list[tuple[GroupRecord, int]]] = {}
         self.on_commit: Callable[[GroupRecord, GroupRecord], None] = lambda before, after: None
+        self.on_sent: Callable[[GroupRecord], None] = lambda record: None
         self.leader = replicas[0]
         self.ready_at = 0.0
         self._timeline = timeline
@@ -55,7 +59,7 @@ class SimulatedStore:
 
     def reachable(self, site: str) -> bool:
         """Does a leader with a majority answer `site`, by itself or through another site's server?"""
-        if not self.up:
+        if not self.up or self.shut_out[site]:
             return False
         network = self._network
         if not network.disturbed:
@@ -100,6 +104,7 @@ class SimulatedStore:
 
     def commit(self, site: str, record: GroupRecord, revision: int, deadline_seconds: float) -> Answer[int]:
         answer: Answer[int] = Answer()
+        self.on_sent(record)
         self._timeline.after(self._delays.store + self.slow_seconds, self._commit, site, record, revision, answer)
         self._timeline.after(deadline_seconds, _give_up, answer, CommitUnknownError("no answer in time"))
         return answer

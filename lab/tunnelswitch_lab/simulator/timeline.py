@@ -17,6 +17,7 @@ class Timeline:
         self.now = START_SECONDS
         self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = itertools.count()
+        self._afterwards: Callable[[], None] | None = None
 
     def at(self, time: float, what: Callable[..., None], *args: Any) -> None:
         """Call `what(*args)` at `time`, or now if that has passed."""
@@ -25,12 +26,17 @@ class Timeline:
     def after(self, delay_seconds: float, what: Callable[..., None], *args: Any) -> None:
         heapq.heappush(self._queue, (self.now + delay_seconds, next(self._order), what, args))
 
-    def run(self, until: float, after_step: Callable[[], None]) -> None:
-        """Let time pass; `after_step` is called after every call made."""
+    def afterwards(self, what: Callable[[], None]) -> None:
+        """Call `what` once when the step that runs now is done."""
+        self._afterwards = what
+
+    def run(self, until: float) -> None:
+        """Let time pass."""
         queue, pop = self._queue, heapq.heappop
         while queue and queue[0][0] <= until:
-            time, _, what, args = pop(queue)
-            self.now = time
+            self.now, _, what, args = pop(queue)
             what(*args)
-            after_step()
+            if self._afterwards is not None:
+                what, self._afterwards = self._afterwards, None
+                what()
         self.now = until

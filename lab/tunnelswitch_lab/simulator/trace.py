@@ -21,7 +21,8 @@ def heading(schedule: Schedule) -> list[str]:
         f"seed {schedule.seed}: servers {', '.join(group.servers)}; gateways {', '.join(group.gateways)}; "
         f"voters {', '.join(group.voters)}; services {', '.join(service.name for service in group.services)}",
         f"  heartbeat {setup.timing.interval_seconds:g} s, window {setup.timing.window_seconds:g} s, "
-        f"fence after {setup.timing.fence_after_seconds:g} s, hysteresis {group.hysteresis_seconds:g} s",
+        f"fence after {setup.timing.fence_after_seconds:g} s, hysteresis {group.hysteresis_seconds:g} s"
+        + ("" if setup.protected else ", the standby still on its way"),
     ]
     lines += [f"  {fault}" for fault in schedule.faults]
     return [*lines, f"  {schedule.healed_at:7.3f} s  everything is healed"]
@@ -35,10 +36,15 @@ def phrase(what: object) -> str:
         case facts.Epoch(record=record):
             standby = f"standby {record.standby_run}" if record.in_sync else "no standby in sync"
             return f"announces {record.stamp}: active {record.active}, {standby}"
-        case facts.Proof(service=service, kind=kind, run=run, stamp=stamp):
-            return f"proves that {service} run {run} is {kind} under {stamp}"
+        case facts.Proof(service=service, kind=kind, run=run, stamp=stamp, final_checkpoint=final):
+            held = f", the standby holding checkpoint {final}" if final else ""
+            return f"proves that {service} run {run} is {kind} under {stamp}{held}"
         case facts.Handover(stamp=stamp, target=target, reason=reason):
             return f"asks for a hand-over to {target} under {stamp} ({reason})"
+        case facts.HandoverRefused(stamp=stamp, reason=reason):
+            return f"does not hand over under {stamp}: {reason}"
+        case facts.PauseRequest(stamp=stamp, paused=paused, asked_by=who):
+            return f"asks under {stamp} that {'nothing move by itself' if paused else 'moves go on'} ({who})"
         case facts.MoveRequest(stamp=stamp, target=target, asked_by=who):
             return f"asks under {stamp} that {target} serve ({who})"
         case facts.DrainRequest(stamp=stamp, site=site, drained=drained, asked_by=who):

@@ -10,24 +10,17 @@ from collections.abc import Callable
 from typing import Any
 
 from tunnelswitch.core import actions, events, facts
-from tunnelswitch.core.deciding import GroupDecider
-from tunnelswitch.core.evidence import Evidence
-from tunnelswitch.core.facts import GroupRecord, Path, Reason
-from tunnelswitch.core.following import Follower
-from tunnelswitch.core.gate import Gate
-from tunnelswitch.core.gateway import SiteAgent
-from tunnelswitch.core.hosting import HostedGroup
-from tunnelswitch.core.member import Member
-from tunnelswitch.core.server import ServerAgent
+from tunnelswitch.core.facts import GroupRecord, Path
 from tunnelswitch.core.stamp import Stamp
-from tunnelswitch.core.switcher import Switcher
+from tunnelswitch_lab.simulator.assembly import first_record, lay_tunnels, machine_of, role_of
 from tunnelswitch_lab.simulator.bus import SimulatedBus
 from tunnelswitch_lab.simulator.bystanders import Clients, Watchdogs
 from tunnelswitch_lab.simulator.fabric import Fabric, Reached
 from tunnelswitch_lab.simulator.hypervisor import Copy, Hypervisor
 from tunnelswitch_lab.simulator.invariants import REFUSALS, Judge
+from tunnelswitch_lab.simulator.names import site_of, switcher_at
 from tunnelswitch_lab.simulator.network import Network, around
-from tunnelswitch_lab.simulator.ports import BusPort, DriverPort, EpochsPort, PlanePort
+from tunnelswitch_lab.simulator.ports import BusPort, EpochsPort
 from tunnelswitch_lab.simulator.process import Clock, Process
 from tunnelswitch_lab.simulator.setup import Setup
 from tunnelswitch_lab.simulator.store import SimulatedStore
@@ -69,6 +62,8 @@ class World:
             )
             for service in group.services
         }
+        for hypervisor in self.hypervisors.values():
+            hypervisor.linked = lambda: self.network.connected(*group.servers)
         self.fabric = Fabric(group, self.network, self.switches, self.hypervisors)
         self.clocks = {site: self._clock(site) for site in setup.sites}
         self.processes: dict[str, Process] = {}
@@ -76,42 +71,32 @@ class World:
         self.answered_by: list[tuple[float, frozenset[str]]] = []
         self.complaints: set[Stamp] = set()
         self.healed = False
-        self.bad_bus_until = float("-inf")
-        self._mute_until: dict[str, float] = {}
+        self.mute_until: dict[str, float] = {}
+        self.on_move: Callable[[], None] = lambda: None
         self.gone: set[str] = set()
         self.started_at: dict[str, float] = {}
         self._starts = 0
-        self._dirty = True
         self._begin(fresh)
         self.judge = Judge(self)
         for switch in self.switches.values():
             switch.on_taken, switch.on_change, switch.on_followed = self._taken, self._plane_changed, self._changed
+        self.store.on_sent = self.judge.sent
+        for hypervisor in self.hypervisors.values():
+            hypervisor.on_fence, hypervisor.on_promote = self.judge.fencing, self.judge.promoting
         self._clients = Clients(self)
         timeline.after(RESYNC_SECONDS, self._resync)
+        self._changed()
         if setup.watchdogs:
             Watchdogs(self)
 
     def _begin(self, fresh: bool) -> None:
-        group = self.group
-        runs = ["", ""]
+        record = first_record(self, fresh=fresh)
+        self.store.history[self.group.name] = [(record, 1)]
         if not fresh:
-            for index, site in enumerate(group.servers):
-                names = sorted((name, part.copies[site].run) for name, part in self.hypervisors.items())
-                runs[index] = ",".join(f"{name}={run}" for name, run in names)
-        stamp = Stamp(1, "init", 0 if fresh else 1)
-        record = GroupRecord(
-            group.name, stamp, group.preferred, group.preferred, not fresh, Reason.INIT, group.voters, group.gateways,
-            prev_id="" if fresh else "1.0-init", active_run=runs[0], standby_run=runs[1],
-        )  # fmt: skip
-        self.store.history[group.name] = [(record, 1)]
-        if not fresh:
-            for site in (*group.servers, *group.gateways):
-                present = {
-                    end.interface
-                    for end in self.fabric.ends[site]
-                    if (end.remote_site if site in group.gateways else site) == group.preferred
-                }
-                self.switches[site].begin({group.name: stamp}, frozenset(present))
+            lay_tunnels(self, record)
+        if not self.setup.protected:
+            for hypervisor in self.hypervisors.values():
+                hypervisor.copies[self.group.standby].role = "stopped"
 
     def _clock(self, site: str) -> Clock:
         offset = 10.0 + self.random.random() * 1e5
@@ -123,7 +108,7 @@ class World:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of every process: a site's name is its agent, `switcher@SITE` a gateway's switcher."""
+        """Of every process."""
         return (*self.sites, *map(switcher_at, self.group.gateways))
 
     def start(self, *names: str) -> None:
@@ -134,31 +119,15 @@ class World:
                 continue
             if name in self.processes:
                 self.processes[name].kill()
-                self._mute_until[name] = self.now
+                self.mute_until[name] = self.now
             self._starts += 1
             process = Process(name, site, self.timeline, self.clocks[site])
-            machine, plane, drivers = self._build(process, f"i{self._starts}")
+            machine, plane, drivers = machine_of(self, process, f"i{self._starts}")
             self.processes[name] = process
             self.started_at[name] = self.now
-            role = "switcher" if name != site else "server" if site in self.group.servers else "site"
-            self.bus.subscribe(process, role)
+            self.bus.subscribe(process, role_of(self, process))
             process.run(machine, BusPort(self.bus, process), EpochsPort(self.store, site), plane, drivers)
             self._first_look(process)
-
-    def _build(self, process: Process, incarnation: str) -> tuple[Any, PlanePort | None, dict[str, Any]]:
-        site, group, timing = process.site, self.group, self.setup.timing
-        plane = PlanePort(self.switches[site], self.clocks[site])
-        if process.name != site:
-            evidence = Evidence(group, site, timing)
-            gate = Gate(group, site, self.fabric.ends[site])
-            decider = GroupDecider(evidence, gate, decider=f"{site}.{incarnation}", unix_offset_seconds=0.0)
-            return Switcher((decider,), self.sites, age_max_seconds=timing.age_max_seconds), plane, {}
-        others = tuple(other for other in self.sites if other != site)
-        member = Member(site, incarnation, (group,), others, timing, self.clocks[site].local())
-        if site not in group.servers:
-            return SiteAgent(member, (Follower(member, Gate(group, site, self.fabric.ends[site])),)), plane, {}
-        drivers = {name: DriverPort(part, site) for name, part in self.hypervisors.items()}
-        return ServerAgent(member, (HostedGroup(member, Gate(group, site, self.fabric.ends[site])),)), plane, drivers
 
     def _first_look(self, process: Process) -> None:
         """What the adapters of a process that has just started say first."""
@@ -179,12 +148,14 @@ class World:
                     process.post(events.PathChanged(other, self.network.bfd(site, other)))
 
     def _said(self, sender: str, message: actions.Message) -> None:
+        if isinstance(message, facts.Heartbeat):
+            self.judge.words.said(message)
+            return
         if isinstance(message, facts.MoveRequest):
             self.judge.wishes.add((message.stamp, message.target))
-        if type(message) is not facts.Heartbeat:
-            if isinstance(message, facts.Decision) and message.action in REFUSALS:
-                self.complaints.add(message.stamp)
-            self.note(sender, message)
+        elif isinstance(message, facts.Decision) and message.action in REFUSALS:
+            self.complaints.add(message.stamp)
+        self.note(sender, message)
 
     def tell(self, name: str, event: object) -> None:
         """Feed one event to a process, if it lives."""
@@ -202,12 +173,10 @@ class World:
 
     def run(self, seconds: float) -> None:
         """Let virtual time pass. Raises BrokenRuleError as soon as an invariant does not hold."""
-        self.timeline.run(self.timeline.now + seconds, self._stepped)
+        self.timeline.run(self.timeline.now + seconds)
 
     def _stepped(self) -> None:
-        if not self._dirty:
-            return
-        self._dirty = False
+        """Something changed that clients could see."""
         reached = self.fabric.reached()
         if reached != self.reached or not self.answered_by:
             self._note_reached(reached)
@@ -228,7 +197,7 @@ class World:
     # ------------------------------------------------------------------ what happens by itself
 
     def _changed(self) -> None:
-        self._dirty = True
+        self.timeline.afterwards(self._stepped)
 
     def _tell_agent(self, site: str, event: object) -> None:
         self.tell(site, event)
@@ -247,14 +216,16 @@ class World:
             self.tell(site, events.PathChanged(other, path))
 
     def _plane_changed(self, site: str) -> None:
-        for process in self.at_site(site):
-            process.post(self.switches[site].seen())
+        if self.switches[site].up:
+            for process in self.at_site(site):
+                process.post(self.switches[site].seen())
 
     def _taken(self, taken: Taken) -> None:
         if self.told is not None:
             what = f"{taken.stamp} {sorted(taken.present)} (had {taken.before} {sorted(taken.was_present)})"
             self.note(f"OVSDB of {taken.site}", f"takes {what}")
         self.judge.taken(taken)
+        self._changed()
 
     def _committed(self, before: GroupRecord, after: GroupRecord) -> None:
         if self.told is not None:
@@ -262,6 +233,8 @@ class World:
             self.note("store", f"{after.stamp} by {after.decided_by}, {after.reason}: active {after.active}, {run}")
         self.judge.committed(before, after)
         self.bus.publish("store", self.store.leader, facts.Epoch(after))
+        if after.active != before.active:
+            self.on_move()
 
     def _resync(self) -> None:
         """A standby that is stopped or stale is started anew once the servers reach each other."""
@@ -312,10 +285,10 @@ class World:
     def site_lives(self, name: str) -> bool:
         return site_of(name) not in self.network.unpowered
 
-    def resume(self, name: str) -> None:
+    def resume(self, name: str, *, timer_first: bool = False) -> None:
         """A paused process goes on."""
-        self._mute_until[name] = self.now
-        self.processes[name].resume()
+        self.mute_until[name] = self.now
+        self.processes[name].resume(timer_first=timer_first)
 
     def lose_ovsdb(self, site: str) -> None:
         """ovsdb-server ends; vswitchd goes on with what it has."""
@@ -336,17 +309,6 @@ class World:
             self.judge.restored.add(site)
             self.judge.booted(site)
 
-    def could_be_silent(self, source: str, target: str, seconds: float) -> bool:
-        """May heartbeats of `source` have been missing at `target` within the last so many seconds?"""
-        process = self.processes[source]
-        return (
-            not process.alive
-            or process.paused
-            or self.now - self._mute_until.get(source, float("-inf")) <= seconds
-            or self.now - self.bad_bus_until <= seconds
-            or self.network.silent_lately(source, target, seconds)
-        )
-
     def heal(self) -> None:
         """Everything works again; what was dead is started."""
         self.note("ALL", "is healed")
@@ -356,6 +318,8 @@ class World:
             self.bus.release(site)
         store = self.store
         store.up, store.acks_lost, store.slow_seconds = True, False, 0.0
+        store.shut_out.clear()
+        self.bus.deaf.clear()
         self.network.mend_all()
         for site in list(self.network.unpowered):
             self.boot(site)
@@ -373,6 +337,7 @@ class World:
             if not process.alive:
                 self.start(name)
         self.links_changed()
+        self._stepped()
 
     def settled(self) -> bool:
         """Do all switches follow the record?"""
@@ -404,11 +369,3 @@ class World:
     def rejoin(self, site: str) -> None:
         self.network.mend(around(site, self.sites))
         self.links_changed()
-
-
-def switcher_at(gateway: str) -> str:
-    return f"switcher@{gateway}"
-
-
-def site_of(name: str) -> str:
-    return name.removeprefix("switcher@")

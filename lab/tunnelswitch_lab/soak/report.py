@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tunnelswitch_lab.soak.checkpoints import checkpoint_lines
+
 
 def lines(summary: dict[str, Any], out: Path) -> list[str]:
     """What matters of summary.json."""
@@ -16,6 +18,7 @@ def lines(summary: dict[str, Any], out: Path) -> list[str]:
         f"worst heartbeat age {_most(worst, 100, ' % of its window')}",
         f"false silences {_count(summary['false_silences'])}, BFD downs {_count(summary['bfd_downs'])}, "
         f"connections to NATS made anew {sum(summary['nats_reconnects'].values()):g}",
+        *checkpoint_lines(summary.get("checkpoints", {})),
         _host_loss(summary["host_loss"]),
         *(f"NOT as it must be: {problem}" for problem in summary["problems"]),
         f"everything: {out / 'summary.json'}",

@@ -21,6 +21,7 @@ from tunnelswitch_lab.measure.runs import PROBE_TRACE, RTP_TRACE
 from tunnelswitch_lab.measure.summary import summarise_run
 from tunnelswitch_lab.options import LabError, LabOptions, RunOptions
 from tunnelswitch_lab.recording import Recording
+from tunnelswitch_lab.soak.checkpoints import broken, checkpoints
 from tunnelswitch_lab.soak.loads import Load
 from tunnelswitch_lab.soak.watch import Watch
 from tunnelswitch_lab.testbed import Testbed
@@ -71,6 +72,9 @@ async def run_soak(options: SoakOptions, progress: Progress = say) -> dict[str, 
     summary = {
         "minutes": options.minutes,
         "detect": {"interval_seconds": lab.interval_seconds, "multiplier": lab.multiplier},
+        "workload": lab.workload,
+        "checkpoint_interval_ms": lab.checkpoint_interval_ms,
+        "buffering": lab.buffering,
         "load": load.told,
         **soaked,
         "host_loss": lost,
@@ -122,7 +126,7 @@ async def _soak(bed: Testbed, options: SoakOptions, progress: Progress) -> dict[
     clients = {name: read_trace_summary(trace) for name, trace in traces.items()}
     for trace in traces.values():
         trace.unlink(missing_ok=True)  # hundreds of megabytes of which the summary says what matters here
-    return watch.summary() | {"clients": clients}
+    return watch.summary() | {"checkpoints": checkpoints(watch), "clients": clients}
 
 
 async def _lose_host(bed: Testbed, options: SoakOptions, progress: Progress) -> dict[str, Any]:
@@ -144,6 +148,7 @@ def problems(soaked: dict[str, Any], lost: dict[str, Any]) -> list[str]:
     wrong = []
     if soaked["failovers"]:
         wrong.append(f"{soaked['failovers']} false failovers: {', '.join(soaked['active_sites'])}")
+    wrong += broken(soaked.get("checkpoints", {}))
     if "moved_before" in lost:
         wrong.append(f"false failover before the host was lost: {lost['moved_before']}")
     elif "failed" in lost:

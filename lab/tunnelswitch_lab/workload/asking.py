@@ -32,9 +32,13 @@ _DRAIN_SECONDS = 0.2  # answers to the last packets may still come after the sto
 
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
-    """Whom to ask, how often, for how long (0: until SIGTERM), and where to write."""
+    """Whom to ask, how often, for how long (0: until SIGTERM), and where to write.
+
+    With a `name_server`, `host` is a name, which is asked for again whenever the answer's time to live is over.
+    """
 
     host: str
+    name_server: str
     port: int
     bind: tuple[str, int]
     interval_seconds: float
@@ -77,16 +81,22 @@ class Client:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             sock.bind(options.bind)
             ask_for_receive_times(sock)
+            whom = _whom(options)
+            inputs = [sock, *whom.sockets]
             started = time.monotonic()
             pace = Pace(options.interval_seconds, started)
             if options.duration_seconds > 0:
                 self._stop_at = started + options.duration_seconds
             while (now := time.monotonic()) < self._stop_at:
                 if pace.take(now):
-                    self._send(sock, trace)
+                    self._send(sock, trace, whom.address(now))
                     continue
-                if select.select([sock], [], [], max(min(pace.deadline, self._stop_at) - now, 0))[0]:
+                wait_seconds = max(min(pace.deadline, self._stop_at) - now, 0)
+                ready = select.select(inputs, [], [], wait_seconds)[0]
+                if sock in ready:
                     self._receive(sock, trace)
+                if len(ready) > (sock in ready):
+                    whom.receive(time.monotonic())
             while (now := time.monotonic()) < self._stop_at + _DRAIN_SECONDS:
                 if select.select([sock], [], [], self._stop_at + _DRAIN_SECONDS - now)[0]:
                     self._receive(sock, trace)
@@ -104,11 +114,11 @@ class Client:
                 }
             )
 
-    def _send(self, sock: socket.socket, trace: TraceWriter) -> None:
+    def _send(self, sock: socket.socket, trace: TraceWriter, host: str) -> None:
         sent_ns = time.time_ns()
         data = self._talk.build(self._sent, sent_ns)
         try:
-            sock.sendto(data, (self._options.host, self._options.port))
+            sock.sendto(data, (host, self._options.port))
         except OSError:  # no route or a full queue: to the client that is a lost packet
             self._errors += 1
         trace.sent(self._sent, sent_ns)
@@ -127,6 +137,42 @@ class Client:
         self._received += 1
         sequence, sent_ns, reply = answer
         trace.received(sequence, sent_ns, arrived_ns, reply.counter, reply.run, reply.site)
+
+
+class Whom(Protocol):
+    """Where the service is now, and what to wait on to learn it."""
+
+    sockets: tuple[socket.socket, ...]
+
+    def address(self, now: float) -> str:
+        """The service's address; never waits."""
+
+    def receive(self, now: float) -> None:
+        """Take what waits on a socket."""
+
+
+class Fixed:
+    """An address that does not change."""
+
+    sockets: tuple[socket.socket, ...] = ()
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    def address(self, now: float) -> str:
+        """That address."""
+        return self._host
+
+    def receive(self, now: float) -> None:
+        """Nothing ever waits."""
+
+
+def _whom(options: ClientOptions) -> Whom:
+    if not options.name_server:
+        return Fixed(options.host)
+    from tunnelswitch_lab.workload.resolving import Resolver  # most clients know an address
+
+    return Resolver(options.host, options.name_server)
 
 
 def run_client(client: Client, name: str) -> int:
@@ -153,7 +199,10 @@ def client_options(
 ) -> tuple[ClientOptions, argparse.Namespace]:
     """Read a client's command line; `port` and `interval_seconds` are its defaults."""
     parser = argparse.ArgumentParser(prog=name)
-    parser.add_argument("--host", required=True, metavar="ADDRESS", help="the service's address")
+    parser.add_argument("--host", required=True, metavar="ADDRESS", help="the service's address, or its name")
+    parser.add_argument(
+        "--name-server", default="", metavar="ADDRESS", help="who knows the name; none: it is an address"
+    )
     parser.add_argument("--port", type=int, default=port)
     parser.add_argument("--bind-address", default="0.0.0.0")
     parser.add_argument("--bind-port", type=int, default=0)
@@ -167,6 +216,7 @@ def client_options(
         parser.error("--interval-ms must be between 0.1 and 10000")
     options = ClientOptions(
         host=given.host,
+        name_server=given.name_server,
         port=given.port,
         bind=(given.bind_address, given.bind_port),
         interval_seconds=given.interval_ms / 1000,

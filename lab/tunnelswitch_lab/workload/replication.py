@@ -30,6 +30,8 @@ _MAX_BACKOFF_SECONDS = 1.0
 _CONNECT_SECONDS = 0.5
 _MAX_CONNECTIONS = 4
 _READ_BYTES = 65536
+_HASTE_SECONDS = 0.25
+_HASTE_INTERVAL_SECONDS = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class CheckpointSender:
         self._unsent = b""
         self._in_flight: tuple[int, float, int, float] | None = None  # sequence, pause, bytes, sent at
         self._next_copy = 0.0
+        self._haste_until = 0.0
         self._give_up_at = 0.0
         self._retry_at = 0.0
         self._backoff = _FIRST_BACKOFF_SECONDS
@@ -100,6 +103,10 @@ class CheckpointSender:
             self._lose(now, f"checkpoint {self._sequence} not acknowledged")
         else:
             self._send_copy(now)
+
+    def hasten(self, now: float) -> None:
+        """Copy at once, and again as soon as each copy is acknowledged, for a moment."""
+        self._haste_until, self._next_copy = now + _HASTE_SECONDS, now
 
     def close(self) -> None:
         """Close the connection, silently."""
@@ -165,7 +172,8 @@ class CheckpointSender:
         self._unsent = build_checkpoint(self._sequence, self._run, pause_seconds, state)
         self._in_flight = (self._sequence, pause_seconds, len(self._unsent), now)
         self._give_up_at = now + self._answer_seconds
-        self._next_copy = max(self._next_copy + self._interval, now + self._interval / 2)
+        interval = _HASTE_INTERVAL_SECONDS if now < self._haste_until else self._interval
+        self._next_copy = max(self._next_copy + interval, now + interval / 2)
         try:
             self._flush(connection)
         except OSError as error:

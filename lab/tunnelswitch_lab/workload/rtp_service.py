@@ -3,8 +3,8 @@
 The active answers every RTP packet and probe, counts them, and sends its peer a copy of the counters every
 interval (Remus in small: pause, copy, resume, send, commit on acknowledgement). The standby keeps the last
 committed copy and answers nobody: a filter in the kernel drops what arrives on its sockets, until SIGUSR1
-promotes it. It is not a voice server: it echoes headers, there is no RTCP, no signalling, and nothing here
-knows about agents or tunnels.
+promotes it. SIGUSR2 has an active copy its state in quick succession for a moment. It is not a voice server:
+it echoes headers, there is no RTCP, no signalling, and nothing here knows about agents or tunnels.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tunnelswitch_lab.workload.checkpoints import Checkpoint
@@ -46,7 +47,8 @@ _IDLE_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class ServiceOptions:
-    """Where the service listens, whom it copies to, and how often."""
+    """Where the service listens, whom it copies to, and how often. With a `health_port`, probes of its own host are
+    answered there, on the loopback, while it serves: clients' packets may go to the other copy."""
 
     site: str
     role: str
@@ -59,6 +61,7 @@ class ServiceOptions:
     state_directory: Path
     notify: Path | None
     realtime_priority: int = 0
+    health_port: int = 0
 
 
 def _drop_everything(sock: socket.socket) -> None:
@@ -109,6 +112,7 @@ class RtpService:
         self._opened.callback(self._reporter.close)
         self._rtp = keep(_service_socket(options.listen, options.rtp_port))
         self._probe = keep(_service_socket(options.listen, options.probe_port))
+        self._health = keep(_service_socket("127.0.0.1", options.health_port)) if options.health_port else None
         self._wake_reader, self._wake_writer = map(keep, socket.socketpair())
         for end in (self._wake_reader, self._wake_writer):
             end.setblocking(False)
@@ -125,7 +129,7 @@ class RtpService:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Installs signal handlers: call it in the main thread."""
         signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
         if self._options.role == "active":
             self._activate(time.monotonic())
@@ -159,6 +163,8 @@ class RtpService:
             self._stopping = True
         elif signal.SIGUSR1 in numbers and self._role == "standby":
             self._activate(now)
+        if signal.SIGUSR2 in numbers and self._sender is not None:
+            self._sender.hasten(now)
 
     def _activate(self, now: float) -> None:
         """Serve from the last committed checkpoint (an empty state when there is none)."""
@@ -167,7 +173,9 @@ class RtpService:
         if committed is not None:
             self._state, self._sequence = committed.state, committed.sequence
         self._role = "active"
-        for sock, handler in ((self._rtp, self._answer_rtp), (self._probe, self._answer_probes)):
+        answering: list[tuple[socket.socket, Callable[[int, float], None]]] = [(self._rtp, self._answer_rtp)]
+        answering += [(sock, partial(self._answer_probes, sock)) for sock in (self._probe, self._health) if sock]
+        for sock, handler in answering:
             self._selector.register(sock, selectors.EVENT_READ, handler)
             sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
         if receiver is not None:
@@ -198,10 +206,10 @@ class RtpService:
             total, mine = self._state.count_packet(packet.ssrc)
             self._reply(self._rtp, build_rtp_reply(packet, self._identity, total, mine), client)
 
-    def _answer_probes(self, mask: int, now: float) -> None:
+    def _answer_probes(self, sock: socket.socket, mask: int, now: float) -> None:
         for _ in range(_BATCH):
             try:
-                data, client = self._probe.recvfrom(2048)
+                data, client = sock.recvfrom(2048)
             except OSError:
                 return
             probe = parse_probe(data)
@@ -209,7 +217,7 @@ class RtpService:
                 self.ignored += 1
                 continue
             self._state.probes += 1
-            self._reply(self._probe, build_probe_reply(*probe, self._identity, self._state.probes), client)
+            self._reply(sock, build_probe_reply(*probe, self._identity, self._state.probes), client)
 
     def _reply(self, sock: socket.socket, data: bytes, client: Address) -> None:
         try:
@@ -296,6 +304,7 @@ def _parse(arguments: list[str] | None) -> ServiceOptions:
     parser.add_argument("--checkpoint-interval-ms", type=float, default=25.0, metavar="N")
     parser.add_argument("--state-dir", type=Path, required=True, metavar="DIR")
     parser.add_argument("--realtime", type=int, default=0, metavar="PRIORITY", help="SCHED_FIFO; 0: no")
+    parser.add_argument("--health-port", type=int, default=0, metavar="PORT", help="probes on the loopback; 0: no")
     parser.add_argument("--notify", type=Path, metavar="SOCKETPATH", help="unix datagram socket for events")
     given = parser.parse_args(arguments)
     if not 1 <= given.checkpoint_interval_ms <= 60_000:
@@ -314,6 +323,7 @@ def _parse(arguments: list[str] | None) -> ServiceOptions:
         state_directory=given.state_dir,
         notify=given.notify,
         realtime_priority=given.realtime,
+        health_port=given.health_port,
     )
 
 

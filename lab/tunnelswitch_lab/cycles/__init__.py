@@ -1,0 +1,1 @@
+"""Kill, repair, fail back, again and again, with nobody at the keyboard."""
