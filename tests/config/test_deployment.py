@@ -421,6 +421,21 @@ def test_a_gateway_takes_as_many_services_as_its_filter_can_tell_apart() -> None
     ]
 
 
+def test_services_of_one_group_and_bridge_may_share_both_tunnels_and_nobody_else_may() -> None:
+    text = with_services(2)
+    shared = text.replace("t2_key = 4\nt3_key = 5", "t2_key = 2\nt3_key = 3")
+    (group,) = parse(shared, "test.toml").core_groups()
+    assert [service.name for service in group.carriers()] == ["pbx"]
+    remedy = "give every tunnel a GRE key of its own, or let the two services share both keys"
+    half = text.replace("t2_key = 4", "t2_key = 2")
+    assert complaints(half) == [f"services.s2.t2_key: 2 is also services.pbx.t2_key; {remedy}"]
+    elsewhere = shared.replace('bridges = ["br-svc"]', 'bridges = ["br-svc", "br-two"]')
+    elsewhere = elsewhere.replace(
+        '[services.s2]\ndriver = "exec"\nbridge = "br-svc"', '[services.s2]\ndriver = "exec"\nbridge = "br-two"'
+    )
+    assert len(complaints(elsewhere)) == 2
+
+
 @pytest.mark.parametrize("name", ["ten-letters", "Upper", "a.b"])
 def test_service_names_fit_into_interface_names(name: str) -> None:
     text = EXAMPLE.replace("services.pbx", f'services."{name}"').replace('["pbx"]', f'["{name}"]')

@@ -34,6 +34,7 @@ _IN_SYNC_SECONDS = 60.0
 _READ_SECONDS = 5.0
 _INIT_SECONDS = 60.0
 _REST_SECONDS = 3.0
+_READY_SECONDS, _READY_SECONDS_PER_SERVICE = 30.0, 0.1  # a file of a thousand services is read for seconds
 _MOVE_SECONDS = 30.0
 _MARKS = ("verdict", "committed", "switched", "applied")
 
@@ -94,7 +95,7 @@ async def _measure(shape: Shape, options: LabOptions, progress: Progress) -> dic
     try:
         await add_bridges(bed.layout, shape)
         deployment = load(bed.layout.deployment_file)
-        started = await _start_agents(bed)
+        started = await _start_agents(bed, _READY_SECONDS + shape.services * _READY_SECONDS_PER_SERVICE)
         await _wait_served(bed, deployment, names.SERVERS[0], in_sync=True)
         return await _fail_over(bed, shape, deployment, started)
     except (RuntimeError, TimeoutError, TunnelswitchError) as error:
@@ -103,7 +104,7 @@ async def _measure(shape: Shape, options: LabOptions, progress: Progress) -> dic
         await bed.down()
 
 
-async def _start_agents(bed: Testbed) -> list[procs.Proc]:
+async def _start_agents(bed: Testbed, ready_seconds: float) -> list[procs.Proc]:
     """All agents and the switcher; the servers' with copies that are only spoken of."""
     layout, configuration = bed.layout, str(bed.layout.deployment_file)
     program = str(agents.executable())
@@ -118,7 +119,7 @@ async def _start_agents(bed: Testbed) -> list[procs.Proc]:
         whole = [*command, "--config", configuration, "--site", site.name]
         started.append(bed.spawn(site.namespace, whole, name=name, nice=procs.AGENTS_NICE))
     for proc, (site, endpoint, _) in zip(started, commands.values(), strict=True):
-        await agents.wait_ready(proc, site.namespace, endpoint)
+        await agents.wait_ready(proc, site.namespace, endpoint, ready_seconds)
     return started
 
 
