@@ -15,7 +15,7 @@ from tunnelswitch_lab.layout import Layout
 from tunnelswitch_lab.options import LabError
 from tunnelswitch_lab.procs import Proc
 
-_INIT_SECONDS = 30.0
+_INIT_SECONDS = 60.0
 _READY_SECONDS = 30.0
 
 

@@ -26,7 +26,7 @@ from tunnelswitch_lab.testbed import Testbed
 SERVICE = (names.SERVICE_ADDRESS, names.RTP_PORT)
 _CLIENT_DEVICE = "eth0"
 _CLIENT_PRIORITY = 1  # above every ordinary process: one late slice would look like an outage
-_START_SECONDS = 10.0
+_START_SECONDS = 30.0
 _STOP_SECONDS = 5.0
 _PCAP_HEADER_BYTES = 24
 

@@ -1,10 +1,11 @@
 """Handing over as planned, with nothing lost: the standby has all that clients saw before anybody moves (PROTOCOL R6).
 
 First a checkpoint while clients are served: it shows that the standby takes them, and leaves little for the last one.
-Then the gate is closed for good under the stamp, and beside it the last one is begun. It is the last if it holds all
-that the copy did until after the gate was closed, so that no client can have seen what is not in it; else there is one
-more. Only then the proof. If the first does not come, nothing was closed, and the site serves on. If the last does not
-come, the site says that it keeps itself closed, and the switcher re-arms it under a new minor (R4).
+Then the gate is closed for good under the stamp, and when it is, the last one is begun: not before, for clients are
+served until then, and the copy may stand still while a checkpoint is taken. It is the last if it holds all that the
+copy did until after the gate was closed, so that no client can have seen what is not in it; else there is one more.
+Only then the proof. If the first does not come, nothing was closed, and the site serves on. If the last does not come,
+the site says that it keeps itself closed, and the switcher re-arms it under a new minor (R4).
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class HandingOver:
         if self._stamp == stamp and self.phase is not Phase.IDLE:
             return
         self._stamp, self._since = stamp, since
-        self._ask(Phase.PREPARING, instances, now, PREPARE_SECONDS)
+        self._enter(Phase.PREPARING, now + PREPARE_SECONDS)
+        self._ask(instances, PREPARE_SECONDS)
 
     def drop(self) -> None:
         """Clients do not get through: whoever closes now does it at once."""
@@ -82,10 +84,12 @@ class HandingOver:
             waits = self.phase is Phase.PREPARING or self._closed_at is not None
             self._refuse("no checkpoint in time" if waits else "the gate does not close in time")
         if self.phase is Phase.PREPARING and not self._waiting:
-            self._ask(Phase.CLOSING, instances, now, LAST_SECONDS)
+            self._enter(Phase.CLOSING, now + LAST_SECONDS)
         if self.phase is Phase.CLOSING and closed:
-            self._closed_at = now if self._closed_at is None else self._closed_at
-            if not self._waiting:
+            if self._closed_at is None:
+                self._closed_at = now
+                self._ask_for_last(instances, now)
+            elif not self._waiting:
                 self._conclude(instances, now)
         return self.phase in (Phase.CLOSING, Phase.DONE, Phase.FAILED)
 
@@ -95,13 +99,18 @@ class HandingOver:
         silent_at = self._closed_at + TAIL_SECONDS
         if all(taken.holds_until >= silent_at for taken in self._taken.values()):
             self.phase, self._give_up_at = Phase.DONE, None
-        elif now >= silent_at and self._give_up_at is not None:
-            self._ask(Phase.CLOSING, instances, now, self._give_up_at - now)
+        elif now >= silent_at:
+            self._ask_for_last(instances, now)
 
-    def _ask(self, phase: Phase, instances: Iterable[Instance], now: float, seconds: float) -> None:
-        urgent = phase is Phase.CLOSING
-        if phase is not self.phase:
-            self.phase, self._closed_at, self._give_up_at = phase, None, now + seconds + ABANDON_SECONDS
+    def _enter(self, phase: Phase, until: float) -> None:
+        self.phase, self._closed_at, self._give_up_at = phase, None, until + ABANDON_SECONDS
+
+    def _ask_for_last(self, instances: Iterable[Instance], now: float) -> None:
+        assert self._give_up_at is not None
+        self._ask(instances, self._give_up_at - ABANDON_SECONDS - now)
+
+    def _ask(self, instances: Iterable[Instance], seconds: float) -> None:
+        urgent = self.phase is Phase.CLOSING
         self._request += 1
         self._waiting, self._taken = {}, {}
         for instance in instances:

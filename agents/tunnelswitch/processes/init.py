@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 
+from tunnelswitch.adapters.nats_epochs import NatsEpochs
 from tunnelswitch.config import Deployment
 from tunnelswitch.core.facts import GroupRecord, Reason
 from tunnelswitch.core.stamp import Stamp
-from tunnelswitch.errors import CommitRefusedError
+from tunnelswitch.errors import CommitRefusedError, CommitUnknownError
 from tunnelswitch.processes.connecting import operator_epochs
 
 STORE_DEADLINE_SECONDS = 20.0
+CREATE_ATTEMPTS = 5
 
 
 async def run_init(deployment: Deployment, store_deadline_seconds: float = STORE_DEADLINE_SECONDS) -> dict[str, bool]:
@@ -36,10 +38,20 @@ async def run_init(deployment: Deployment, store_deadline_seconds: float = STORE
                 decided_by="init",
                 decided_at=time.time(),
             )
-            try:
-                await epochs.create(first)
-            except CommitRefusedError:
-                created[group.name] = False
-            else:
-                created[group.name] = True
+            created[group.name] = await _create(epochs, first)
     return created
+
+
+async def _create(epochs: NatsEpochs, record: GroupRecord) -> bool:
+    """Was it created now? Asked again when no answer came: the first one may have landed, and is the same."""
+    for attempt in range(1, CREATE_ATTEMPTS + 1):
+        try:
+            await epochs.create(record)
+        except CommitRefusedError:
+            return attempt > 1
+        except CommitUnknownError:
+            if attempt == CREATE_ATTEMPTS:
+                raise
+        else:
+            return True
+    raise AssertionError("unreachable")
