@@ -68,15 +68,22 @@ async def run_growth(options: GrowthOptions, progress: Progress = say) -> dict[s
     except OSError as error:
         raise LabError(f"--out {options.out} cannot be written: {error.strerror}") from None
     environment = describe_environment()
-    rows = []
+    rows: list[dict[str, Any]] = []
+    counted: list[dict[str, Any]] = []
     for shape in (shape for shape in options.shapes for _ in range(options.runs)):
         progress(f"{shape.services} services in {shape.groups} groups, tunnels {'shared' if shape.shared else 'own'}")
         rows.append(await _measure(shape, options.lab, lambda step: None))
         progress(f"  {line(rows[-1])}")
-    counted = []
+        _write(options, rows, counted, environment)  # what comes next may be too much for this machine
     for number in options.gateways:
         counted.append(await asyncio.to_thread(gateways.count, number))
         progress(gateways.line(counted[-1]))
+    return _write(options, rows, counted, environment)
+
+
+def _write(
+    options: GrowthOptions, rows: list[dict[str, Any]], counted: list[dict[str, Any]], environment: dict[str, Any]
+) -> dict[str, Any]:
     summary = {
         "target_seconds": TARGET_SECONDS,
         "detection": f"{options.lab.interval_seconds * 1e3:g}x{options.lab.multiplier}",
