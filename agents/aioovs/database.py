@@ -28,7 +28,7 @@ from aioovs.transaction import (
     Transaction,
     build,
     failed_interfaces,
-    guard_operation,
+    guard_operations,
     judge,
 )
 
@@ -154,7 +154,7 @@ class Database:
     async def transact(
         self,
         *commands: Any,
-        guard: Guard | None = None,
+        guard: Guard | Sequence[Guard] | None = None,
         deadline_seconds: float = 1.0,
         wait_applied: bool = False,
         durable: bool = False,
@@ -164,6 +164,7 @@ class Database:
 
         They are built and sent before this yields for the first time. `deadline_seconds` covers everything;
         cancelling is safe. In both cases what was sent may still land later: guard what must not.
+        With several guards all must hold, or nothing is written; GuardFailed tells of one that did not.
         `durable` answers only once the server has it on disk. `comment` goes into the server's log.
 
         Without a connection this fails at once instead of waiting: a decision that has waited is a stale one.
@@ -176,7 +177,8 @@ class Database:
         session, replica = self._keeper.live()
         if wait_applied and replica.switch_config("cur_cfg") is None:
             raise CommandError("wait_applied: there is no Open_vSwitch row (`ovs-vsctl --no-wait init`)")
-        before = [] if guard is None else [guard_operation(replica, guard)]
+        guards = [guard] if isinstance(guard, Guard) else list(guard or ())
+        before = guard_operations(replica, guards)
         txn = build(replica, commands, before, [{"op": "commit", "durable": True}] if durable else [], comment)
         if time.monotonic() - submitted_at >= deadline_seconds:
             txn.abort()
@@ -186,9 +188,9 @@ class Database:
         try:
             async with asyncio.timeout(submitted_at + deadline_seconds - time.monotonic()):
                 if changed:
-                    judge(await self._keeper.reply(txn.replied), replica, guard)
-                elif guard is not None:
-                    judge(await self._send_alone(session, before), replica, guard)
+                    judge(await self._keeper.reply(txn.replied), replica, guards, len(before))
+                elif guards:
+                    judge(await self._send_alone(session, before), replica, guards, len(before))
                 committed_at = time.monotonic()
                 next_cfg = txn.new_next_cfg() if changed else replica.switch_config("next_cfg")
                 _post_commit(commands, txn, changed)

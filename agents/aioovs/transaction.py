@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,26 +146,44 @@ def _ask_for_next_cfg(replica: Replica) -> None:
     raise CommandError("the Open_vSwitch table is empty: initialise it (`ovs-vsctl --no-wait init`)")
 
 
-def guard_operation(replica: Replica, guard: Guard) -> Operation:
-    """The `wait` that fails unless the row exists and its key is as expected. Raises CommandError.
+def guard_operations(replica: Replica, guards: Sequence[Guard]) -> list[Operation]:
+    """The `wait`s that fail unless the row exists and its keys are as expected. Raises CommandError.
 
-    OVSDB has no condition for "key absent", so that case compares the whole map with what we last read, less the
-    key: another writer's other key then makes it fail too, which is reported as Conflict.
+    However many keys of one column are guarded, it takes two operations: one for the values expected, one for the keys
+    that must be absent. OVSDB has no condition for "key absent", so that one compares the whole map with what we last
+    read, less the keys: another writer's other key then makes it fail too, which is reported as Conflict.
     """
-    table = replica.tables.get(guard.table)
-    column = table.columns.get(guard.column) if table is not None else None
+    operations: list[Operation] = []
+    for table, row, column in dict.fromkeys((guard.table, guard.row, guard.column) for guard in guards):
+        keys = {
+            guard.key: guard.expected
+            for guard in guards
+            if (guard.table, guard.row, guard.column) == (table, row, column)
+        }
+        operations += _waits(replica, table, row, column, keys)
+    return operations
+
+
+def _waits(
+    replica: Replica, table: str, row_uuid: uuid.UUID, column_name: str, keys: dict[str, str | None]
+) -> Iterator[Operation]:
+    known = replica.tables.get(table)
+    column = known.columns.get(column_name) if known is not None else None
     if column is None or not column.type.is_map():
-        raise CommandError(f"guard: {guard.table}.{guard.column} is not a monitored map column; nothing was sent")
-    itself = ["uuid", str(guard.row)]
-    operation: Operation = {"op": "wait", "timeout": 0, "table": guard.table, "until": "=="}
-    if guard.expected is not None:
-        pair = _map_json(column, {guard.key: guard.expected})
-        where = [["_uuid", "==", itself], [guard.column, "includes", pair]]
-        return operation | {"where": where, "columns": ["_uuid"], "rows": [{"_uuid": itself}]}
-    row = replica.row(guard.table, guard.row)
-    rest = {key: value for key, value in (row[guard.column] if row else {}).items() if key != guard.key}
-    where = [["_uuid", "==", itself]]
-    return operation | {"where": where, "columns": [guard.column], "rows": [{guard.column: _map_json(column, rest)}]}
+        raise CommandError(f"guard: {table}.{column_name} is not a monitored map column; nothing was sent")
+    itself = ["uuid", str(row_uuid)]
+    operation: Operation = {"op": "wait", "timeout": 0, "table": table, "until": "=="}
+    this_row = ["_uuid", "==", itself]
+    expected = {key: value for key, value in keys.items() if value is not None}
+    if expected:
+        where = [this_row, [column_name, "includes", _map_json(column, expected)]]
+        yield operation | {"where": where, "columns": ["_uuid"], "rows": [{"_uuid": itself}]}
+    if len(expected) < len(keys):
+        row = replica.row(table, row_uuid)
+        absent = keys.keys() - expected.keys()
+        rest = {key: value for key, value in (row[column_name] if row else {}).items() if key not in absent}
+        rows = [{column_name: _map_json(column, rest)}]
+        yield operation | {"where": [this_row], "columns": [column_name], "rows": rows}
 
 
 def _map_json(column: Any, mapping: dict[str, Any]) -> Any:
@@ -175,10 +193,10 @@ def _map_json(column: Any, mapping: dict[str, Any]) -> Any:
         raise CommandError(f"guard: {mapping!r} does not fit {column.name}: {error}; nothing was sent") from error
 
 
-def judge(answer: Any, replica: Replica, guard: Guard | None) -> None:
+def judge(answer: Any, replica: Replica, guards: Sequence[Guard], first: int) -> None:
     """Raises what the server's answer to `transact` means; returns if it was committed.
 
-    `answer` is the array of results, guard's first, or the error of the whole request.
+    `answer` is the array of results, the `first` ones those of the guards, or the error of the whole request.
     """
     if not isinstance(answer, list):
         raise TransactionError(f"the server refused the request: {_text(answer)}; nothing was written")
@@ -187,28 +205,33 @@ def judge(answer: Any, replica: Replica, guard: Guard | None) -> None:
             continue
         if result["error"] != "timed out":
             raise TransactionError(f"the server refused: {_text(result)}; nothing was written")
-        if index == 0 and guard is not None:
-            raise guard_failure(replica, guard)
+        if index < first:
+            raise guard_failure(replica, guards)
         raise Conflict(
             "another writer changed a column that a command had read; nothing was written: read again, decide again"
         )
 
 
-def guard_failure(replica: Replica, guard: Guard) -> TransactionError:
-    """Why the guard failed. The server sends earlier commits before it answers, so the replica knows."""
-    row = replica.row(guard.table, guard.row)
-    held = row[guard.column].get(guard.key) if row is not None else None
-    if row is not None and held == guard.expected:
-        return Conflict(
-            f"another key of {guard.table}.{guard.column} changed at the same moment; nothing was written: try again"
+def guard_failure(replica: Replica, guards: Sequence[Guard]) -> TransactionError:
+    """Which guard failed, and why. The server sends earlier commits before it answers, so the replica knows."""
+    places = {(guard.table, guard.row) for guard in guards}
+    rows = {place: replica.row(*place) for place in places}
+    for guard in guards:
+        row = rows[guard.table, guard.row]
+        held = row[guard.column].get(guard.key) if row is not None else None
+        if row is not None and held == guard.expected:
+            continue
+        now = "the row does not exist" if row is None else "it is absent" if held is None else f"it holds {held!r}"
+        wanted = "to be absent" if guard.expected is None else f"to hold {guard.expected!r}"
+        return GuardFailed(
+            f"{guard.table}.{guard.column}:{guard.key} was expected {wanted}, but {now}; nothing was written",
+            expected=guard.expected,
+            held=held,
+            row_exists=row is not None,
         )
-    now = "the row does not exist" if row is None else "it is absent" if held is None else f"it holds {held!r}"
-    wanted = "to be absent" if guard.expected is None else f"to hold {guard.expected!r}"
-    return GuardFailed(
-        f"{guard.table}.{guard.column}:{guard.key} was expected {wanted}, but {now}; nothing was written",
-        expected=guard.expected,
-        held=held,
-        row_exists=row is not None,
+    guard = guards[0]
+    return Conflict(
+        f"another key of {guard.table}.{guard.column} changed at the same moment; nothing was written: try again"
     )
 
 

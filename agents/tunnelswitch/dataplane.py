@@ -6,6 +6,7 @@ command here changes or deletes another. Columns are those of ovs-vswitchd.conf.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -108,8 +109,26 @@ def named(database: Database, table: str, name: str) -> RowView | None:
     return None if found is None else database.row(table, found.uuid)
 
 
-def end_state(database: Database, end: GreEnd) -> EndState:
-    """What the rows named as `end` are. BROKEN is ours, but another port than it should be, or one that failed."""
+class BridgePorts:
+    """Which ports stand on which bridge: each bridge is read once, for looks at many ends in one step of the loop."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: dict[str, frozenset[uuid.UUID]] = {}
+
+    def of(self, bridge: str) -> frozenset[uuid.UUID]:
+        """The ports of a bridge; none if it is not there."""
+        if bridge not in self._known:
+            row = named(self._database, "Bridge", bridge)
+            self._known[bridge] = frozenset() if row is None else frozenset(row["ports"])
+        return self._known[bridge]
+
+
+def end_state(database: Database, end: GreEnd, ports: BridgePorts | None = None) -> EndState:
+    """What the rows named as `end` are. BROKEN is ours, but another port than it should be, or one that failed.
+
+    Who looks at many ends passes the same `ports` to each look of one step.
+    """
     port = named(database, "Port", end.interface)
     interface = named(database, "Interface", end.interface)
     if port is None and interface is None:
@@ -118,10 +137,8 @@ def end_state(database: Database, end: GreEnd) -> EndState:
         return EndState.FOREIGN
     if port is None or interface is None:
         return EndState.BROKEN
-    bridge = named(database, "Bridge", end.bridge)
     right = (
-        bridge is not None
-        and port.uuid in bridge["ports"]
+        port.uuid in (ports or BridgePorts(database)).of(end.bridge)
         and port["interfaces"] == [interface.uuid]
         and interface["type"] == "gre"
         and interface["options"] == end.options
@@ -131,16 +148,37 @@ def end_state(database: Database, end: GreEnd) -> EndState:
     return EndState.RIGHT if right else EndState.BROKEN
 
 
-class PutGre(BaseCommand):  # type: ignore[misc]
-    """Adds a GRE port, or rewrites the one of ours that has its name."""
+class ChangePorts(BaseCommand):  # type: ignore[misc]
+    """Deletes ports of ours with their interfaces, one that is gone being no error, and adds GRE ports, or rewrites
+    those of ours that have their names. The bridges are read once, however many ports there are."""
 
-    def __init__(self, api: Any, end: GreEnd) -> None:
+    def __init__(self, api: Any, cluster: str, *, drop: Iterable[str] = (), put: Iterable[GreEnd] = ()) -> None:
         super().__init__(api)
-        self.end = end
+        self.cluster = cluster
+        self.drop = tuple(drop)
+        self.put = tuple(put)
 
     def run_idl(self, txn: Any) -> None:
         """Called while a transaction is built. Raises CommandError for a row that is not ours."""
-        end = self.end
+        bridges = self.api.tables["Bridge"].rows.values()
+        holders = {port.uuid: bridge for bridge in bridges for port in bridge.ports}
+        for name in self.drop:
+            self._drop(name, holders)
+        for end in self.put:
+            self._put(txn, end, holders)
+
+    def _drop(self, name: str, holders: Mapping[uuid.UUID, Any]) -> None:
+        port = self.api.lookup("Port", name, None)
+        if port is None:
+            return
+        _our_interface(port, self.cluster)
+        if port.uuid in holders:
+            holders[port.uuid].delvalue("ports", port)
+        for interface in port.interfaces:
+            interface.delete()
+        port.delete()
+
+    def _put(self, txn: Any, end: GreEnd, holders: Mapping[uuid.UUID, Any]) -> None:
         bridge = self.api.lookup("Bridge", end.bridge)
         port = self.api.lookup("Port", end.interface, None)
         if port is None:
@@ -151,38 +189,17 @@ class PutGre(BaseCommand):  # type: ignore[misc]
             port.interfaces = [interface]
             txn.expected_ifaces.add(interface.uuid)
         else:
-            interface = _our_interface(port, end.cluster)
+            interface = _our_interface(port, self.cluster)
         wanted = {"type": "gre", "options": end.options, "external_ids": end.external_ids, "bfd": dict(end.bfd)}
         for column, value in wanted.items():
             _write(interface, column, value)
         _write(port, "external_ids", end.external_ids)
-        for other in self.api.tables["Bridge"].rows.values():
-            if other.uuid != bridge.uuid and port in other.ports:
-                other.delvalue("ports", port)
-        if port not in bridge.ports:
-            bridge.addvalue("ports", port)
-
-
-class DropPort(BaseCommand):  # type: ignore[misc]
-    """Deletes a port of ours with its interface; one that is gone is no error."""
-
-    def __init__(self, api: Any, name: str, cluster: str) -> None:
-        super().__init__(api)
-        self.name = name
-        self.cluster = cluster
-
-    def run_idl(self, txn: Any) -> None:
-        """Called while a transaction is built. Raises CommandError for a row that is not ours."""
-        port = self.api.lookup("Port", self.name, None)
-        if port is None:
+        holder = holders.get(port.uuid)
+        if holder is not None and holder.uuid == bridge.uuid:
             return
-        _our_interface(port, self.cluster)
-        for bridge in self.api.tables["Bridge"].rows.values():
-            if port in bridge.ports:
-                bridge.delvalue("ports", port)
-        for interface in port.interfaces:
-            interface.delete()
-        port.delete()
+        if holder is not None:
+            holder.delvalue("ports", port)
+        bridge.addvalue("ports", port)
 
 
 class SamePorts(BaseCommand):  # type: ignore[misc]

@@ -53,7 +53,7 @@ def check_alive(proc: Proc) -> None:
     raise LabError(f"{proc.name} has ended: {lines[-1] if lines else 'it said nothing'} (log: {log})")
 
 
-async def wait_ready(proc: Proc, namespace: str, endpoint: str) -> None:
+async def wait_ready(proc: Proc, namespace: str, endpoint: str, seconds: float = _READY_SECONDS) -> None:
     """Return when a program says at HOST:PORT that it is ready. Raises LabError with what it says instead."""
     last = "no answer"
 
@@ -71,7 +71,7 @@ async def wait_ready(proc: Proc, namespace: str, endpoint: str) -> None:
             return False
 
     try:
-        await netns.wait_for(ready, proc.name, _READY_SECONDS)
+        await netns.wait_for(ready, proc.name, seconds)
     except TimeoutError:
-        message = f"{proc.name} is not ready after {_READY_SECONDS:g} s: {last} (log: {proc.log})"
+        message = f"{proc.name} is not ready after {seconds:g} s: {last} (log: {proc.log})"
         raise LabError(message) from None

@@ -403,6 +403,36 @@ def simulate(
 
 
 @app.command()
+def growth(
+    out: Annotated[Path, typer.Option(help="directory for the results", file_okay=False)] = Path("out/growth"),
+    services: Annotated[str, typer.Option(help="how many; several numbers with commas between")] = "1,10,100,1000",
+    gateways: Annotated[str, typer.Option(help="how many, counted in virtual time; none: not at all")] = "1,4,16",
+    tunnels: Annotated[str, typer.Option(help="of the services of a group: shared, own, or both")] = "shared",
+    detect: Detect = "50x3",
+    runs: Annotated[int, typer.Option(min=1, max=100, help="how many times each")] = 1,
+    name: Name = "growth",
+) -> None:
+    """Lose a site with many services: when the last tunnel is switched, and what it takes; then more gateways. Exit
+    status 1 if something is not as it must be."""
+    from tunnelswitch_lab.growth.gateways import checked_counts
+    from tunnelswitch_lab.growth.run import GrowthOptions, checked_services, run_growth, shapes, table
+
+    kinds = {"shared": ("shared",), "own": ("own",), "both": ("shared", "own")}
+    if tunnels not in kinds:
+        raise LabError(f"--tunnels {tunnels!r} is not known: {', '.join(kinds)}")
+    chosen = shapes(checked_services(services), kinds[tunnels])
+    counted = () if gateways == "none" else checked_counts(gateways)
+    interval_seconds, multiplier = parse_detect(detect)
+    check_machine()
+    lab = LabOptions(usable_layout(name).name, interval_seconds, multiplier)
+    summary = _finish(run_growth(GrowthOptions(lab, chosen, counted, out, runs)))
+    print(table(summary["services"]), end="")
+    print("\n".join(summary["problems"]) or f"all as it must be: {out / 'summary.json'}")
+    if summary["problems"]:
+        raise SystemExit(1)
+
+
+@app.command()
 def scenarios(
     out: Annotated[Path, typer.Option(help="directory for the pages", file_okay=False)] = Path("docs/scenarios"),
 ) -> None:

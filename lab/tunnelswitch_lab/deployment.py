@@ -36,10 +36,10 @@ def render(layout: Layout, options: LabOptions) -> str:
     """The deployment file's text."""
     window_seconds = options.interval_seconds * options.multiplier
     tables = [
-        _table("cluster", name=layout.name, nats_urls=[site.nats_url for site in layout.sites], keys=str(layout.keys)),
-        *([_table("cluster.tls", ca=str(layout.keys / CA))] if options.tls else []),
+        table("cluster", name=layout.name, nats_urls=[site.nats_url for site in layout.sites], keys=str(layout.keys)),
+        *([table("cluster.tls", ca=str(layout.keys / CA))] if options.tls else []),
         *(_site(site, options.bridge) for site in layout.sites),
-        _table(
+        table(
             f"groups.{GROUP}",
             preferred=names.SERVERS[0],
             standby=names.SERVERS[1],
@@ -47,9 +47,9 @@ def render(layout: Layout, options: LabOptions) -> str:
             voters=list(names.SITES),
             services=[SERVICE],
         ),
-        _table(f"groups.{GROUP}.policy", automatic=True, hysteresis_seconds=5.0, **_failback(options)),
+        table(f"groups.{GROUP}.policy", automatic=True, hysteresis_seconds=5.0, **_failback(options)),
         *_service(layout, options),
-        _table(
+        table(
             "detection",
             interval_seconds=options.interval_seconds,
             multiplier=options.multiplier,
@@ -57,7 +57,7 @@ def render(layout: Layout, options: LabOptions) -> str:
             fence_after_seconds=min(3600.0, max(FENCE_AFTER_SECONDS, 2 * window_seconds)),
             unanswered_seconds=UNANSWERED_SECONDS[options.workload] + _held_seconds(options),
         ),
-        _table("runtime", realtime_priority=options.realtime_priority, lock_memory=False),
+        table("runtime", realtime_priority=options.realtime_priority, lock_memory=False),
     ]
     return "\n".join(tables)
 
@@ -81,7 +81,7 @@ def _site(site: Site, bridge: str) -> str:
     }
     if not site.is_server:
         keys |= {"switcher_metrics": site.switcher_metrics, "client_port": names.CLIENT_PORT}
-    return _table(f"sites.{site.name}", **keys)
+    return table(f"sites.{site.name}", **keys)
 
 
 def _service(layout: Layout, options: LabOptions) -> list[str]:
@@ -89,7 +89,7 @@ def _service(layout: Layout, options: LabOptions) -> list[str]:
     driver, tables_of = makers[options.workload]
     tables = tables_of(layout, options)
     return [
-        _table(
+        table(
             f"services.{SERVICE}",
             driver=driver,
             bridge=options.bridge,
@@ -110,7 +110,7 @@ def _held_seconds(options: LabOptions) -> float:
 
 def _output(options: LabOptions) -> str:
     ports = [str(names.RTP_PORT)] if options.buffering == "realtime" else []
-    return _table(
+    return table(
         f"services.{SERVICE}.output",
         machine_device=names.TAP,
         bridge_device=names.HOLD,
@@ -122,7 +122,7 @@ def _exec(layout: Layout, options: LabOptions) -> list[str]:
     promote = sip_service.HERE if options.workload == "sip" else HOOKS
     directory = str(layout.service_directory / "{site}")
     return [
-        _table(
+        table(
             f"services.{SERVICE}.exec",
             promote=[str(promote / "promote"), directory],
             fence=[str(HOOKS / "fence"), directory],
@@ -136,18 +136,18 @@ def _exec(layout: Layout, options: LabOptions) -> list[str]:
 
 
 def _colo(layout: Layout, options: LabOptions) -> list[str]:
-    table = f"services.{SERVICE}.colo"
+    service = f"services.{SERVICE}.colo"
     return [
-        _table(
-            table,
+        table(
+            service,
             qmp_socket=str(layout.qmp_socket("{site}")),
             checkpoint_interval_ms=round(options.checkpoint_interval_ms),
             mute_object=MUTE,
             quickack=True,
         ),
         *(
-            _table(
-                f"{table}.sites.{server.name}",
+            table(
+                f"{service}.sites.{server.name}",
                 migration_address=f"{server.migration_address}:{names.MIGRATION_PORT}",
                 device="br-t1",
             )
@@ -157,10 +157,10 @@ def _colo(layout: Layout, options: LabOptions) -> list[str]:
 
 
 def _xen(layout: Layout, options: LabOptions) -> list[str]:
-    table = f"services.{SERVICE}.xen"
+    service = f"services.{SERVICE}.xen"
     return [
-        _table(
-            table,
+        table(
+            service,
             keeper_socket=str(layout.keeper_socket("{site}")),
             checkpoint_interval_ms=round(options.checkpoint_interval_ms),
             stall_seconds=15.0,  # on an emulated processor everything takes long
@@ -168,14 +168,15 @@ def _xen(layout: Layout, options: LabOptions) -> list[str]:
             timeout_seconds=20.0,
         ),
         *(
-            _table(
-                f"{table}.sites.{server.name}", migration_address=f"{server.migration_address}:{names.MIGRATION_PORT}"
+            table(
+                f"{service}.sites.{server.name}", migration_address=f"{server.migration_address}:{names.MIGRATION_PORT}"
             )
             for server in layout.servers
         ),
     ]
 
 
-def _table(header: str, **keys: object) -> str:
+def table(header: str, **keys: object) -> str:
+    """A TOML table as text."""
     # Strings, numbers, booleans and arrays are written alike in JSON and TOML.
     return "\n".join([f"[{header}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items()), ""])

@@ -35,6 +35,7 @@ from tunnelswitch_lab.state import State, locked
 from tunnelswitch_lab.xen import machines
 
 Progress = Callable[[str], object]
+Describe = Callable[[Layout, LabOptions], Path]
 
 _STOP_SECONDS = 3.0
 
@@ -65,9 +66,12 @@ class Testbed:
         self._opened = contextlib.AsyncExitStack()
 
     @classmethod
-    async def up(cls, options: LabOptions, progress: Progress = lambda _: None) -> Self:
+    async def up(
+        cls, options: LabOptions, progress: Progress = lambda _: None, describe: Describe = deployment.write
+    ) -> Self:
         """Build a lab without service and agents; returns when switches, tunnel T1 and the bus work.
 
+        `describe` writes the deployment file, for whose groups there will be keys.
         Raises LabError. Whatever goes wrong, or if it is cancelled, nothing is left behind.
         """
         check_machine()
@@ -79,7 +83,7 @@ class Testbed:
         with locked(layout):
             bed = cls(State(options))
             try:
-                await bed._build(progress)
+                await bed._build(progress, describe)
             except BaseException as error:
                 await bed._opened.aclose()
                 await teardown.demolish(layout)
@@ -268,9 +272,9 @@ class Testbed:
         """Everything about the lab, ready for JSON."""
         return status.describe(self._state)
 
-    async def _build(self, progress: Progress) -> None:
+    async def _build(self, progress: Progress, describe: Describe) -> None:
         self._state.save()
-        deployment.write(self.layout, self.options)
+        describe(self.layout, self.options)
         messaging.make_keys(self.layout)
         for site in self.layout.sites:
             site.directory.mkdir()

@@ -107,6 +107,22 @@ async def test_a_stale_guard_writes_nothing_and_says_what_is_held(ovs: Ovs) -> N
     assert ovs.vsctl("list-br") == ""
 
 
+async def test_of_several_guards_all_must_hold(ovs: Ovs) -> None:
+    ovs.vsctl("set", "open_vswitch", ".", "external_ids:one=1", "external_ids:two=2")
+    async with Database(ovs.remote) as db:
+        (switch,) = db.rows("Open_vSwitch")
+
+        def guards(**expected: str | None) -> list[Guard]:
+            return [Guard("Open_vSwitch", switch.uuid, key, value) for key, value in expected.items()]
+
+        for stale in ({"one": "1", "two": "1"}, {"one": None, "two": "2"}, {"one": "1", "three": "3"}):
+            with pytest.raises(GuardFailed):
+                await db.transact(db.api.add_br("br0"), guard=guards(**stale))
+        assert ovs.vsctl("list-br") == ""
+        await db.transact(db.api.add_br("br0"), guard=guards(one="1", two="2", three=None, four=None))
+        assert ovs.vsctl("list-br") == "br0"
+
+
 async def test_the_guard_comes_before_the_transactions_own_write(ovs: Ovs) -> None:
     ovs.vsctl("set", "open_vswitch", ".", "external_ids:epoch=7")
     async with Database(ovs.remote) as db:

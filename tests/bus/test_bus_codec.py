@@ -101,12 +101,12 @@ def test_an_unknown_type(payload: bytes) -> None:
         wire(site="x" * 2000),
         wire(heard={"x" * 2000: ["a", 1]}),
         wire(heard={"primary": ["a"]}),
-        wire(heard={str(i): ["a", 1] for i in range(300)}),
+        wire(heard={str(i): ["a", 1] for i in range(limits.ENTRIES + 1)}),
         wire(marks={"voip": {"epoch": 1, "decision_id": "two words"}}),
         wire(marks={"voip": {"epoch": 10**15, "decision_id": "a"}}),
         wire(votes=[{"group": "voip"}]),
         wire(votes=[None]),
-        wire(clients=[{"service": "pbx", "unanswered_seconds": 0}] * 300),
+        wire(clients=[{"service": "pbx", "unanswered_seconds": 0}] * (limits.ENTRIES + 1)),
         wire(observations=[{"subject": "a", "path": "sideways", "path_seconds": 0, "bus": "alive", "bus_seconds": 0}]),
         wire().replace(b"0.0004", b"1e999"),
         wire().replace(b"Z", b""),
@@ -135,7 +135,8 @@ def test_nothing_is_sent_that_no_reader_would_take() -> None:
         with pytest.raises(BadMessageError) as caught:
             codec.encode(message, SOURCE, "1", samples.TIME)
         assert caught.value.kind == "invalid"
-    observations = tuple(facts.Observation("x" * 1000, facts.Path.UP, 1.0, facts.Bus.ALIVE, 1.0) for _ in range(100))
+    seen = facts.Observation("x" * 1000, facts.Path.UP, 1.0, facts.Bus.ALIVE, 1.0)
+    observations = (seen,) * (limits.PAYLOAD_BYTES // 1000)
     with pytest.raises(BadMessageError) as caught:
         codec.encode(dataclasses.replace(samples.HEARTBEAT, observations=observations), SOURCE, "1", samples.TIME)
     assert caught.value.kind == "too_large"

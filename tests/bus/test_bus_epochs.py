@@ -264,3 +264,30 @@ async def test_a_record_outlives_the_whole_cluster(store: Cluster, epochs: NatsE
         await epochs.read(record.group, 0.2)
     store.start()
     assert await epochs.read(record.group, 40.0) == (record, revision)
+
+
+async def test_reads_of_many_groups_are_confirmed_by_one_mark(store: Cluster, epochs: NatsEpochs) -> None:
+    records = [new_record() for _ in range(20)]
+    for record in records:
+        await epochs.create(record)
+    missing = new_record().group
+
+    async def writes() -> int:
+        client = await nats.connect(store.url("n2"))
+        try:
+            return int((await client.jetstream().stream_info(f"KV_{epochs.bucket}")).state.last_seq)
+        finally:
+            await client.close()
+
+    before = await writes()
+    found = await asyncio.gather(
+        *(epochs.read(record.group, SECONDS) for record in records), epochs.read(missing, SECONDS)
+    )
+    assert [record for record, _ in found] == [*records, None]
+    assert await writes() == before + 1
+    # What was committed in between is read, and its revision can be replaced.
+    changed = after(records[3])
+    revision = await epochs.commit(changed, found[3][1], SECONDS)
+    again = await asyncio.gather(*(epochs.read(record.group, SECONDS) for record in records))
+    assert again[3] == (changed, revision)
+    await epochs.commit(after(changed, "gw.2"), again[3][1], SECONDS)

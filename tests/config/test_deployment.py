@@ -413,7 +413,7 @@ def with_services(count: int) -> str:
     hooks = EXAMPLE[EXAMPLE.index("[services.pbx.exec]") : EXAMPLE.index("[detection]")]
     more = [
         f'[services.s{number}]\ndriver = "exec"\nbridge = "br-svc"\nt2_key = {2 * number}\nt3_key = {2 * number + 1}\n'
-        f'address = "192.168.78.{number}"\n' + hooks.replace("services.pbx", f"services.s{number}")
+        f'address = "192.168.{number % 5}.{number // 5}"\n' + hooks.replace("services.pbx", f"services.s{number}")
         for number in range(2, count + 1)
     ]
     names = ", ".join(f'"s{number}"' for number in range(2, count + 1))
@@ -421,13 +421,28 @@ def with_services(count: int) -> str:
 
 
 def test_a_gateway_takes_as_many_services_as_its_filter_can_tell_apart() -> None:
-    deployment = parse(with_services(100), "test.toml")
+    deployment = parse(with_services(1000), "test.toml")
     addresses = {name: service.address for name, service in deployment.services.items()}
     ClientPackets("client0", site="gateway", services=addresses, emit=lambda event: None)
-    assert complaints(with_services(101)) == [
-        "sites.gateway: is a gateway of 101 services; one can watch the packets of 100; "
+    assert complaints(with_services(1001)) == [
+        "sites.gateway: is a gateway of 1001 services; one can watch the packets of 1000; "
         "give some groups another gateway"
     ]
+
+
+def test_services_of_one_group_and_bridge_may_share_both_tunnels_and_nobody_else_may() -> None:
+    text = with_services(2)
+    shared = text.replace("t2_key = 4\nt3_key = 5", "t2_key = 2\nt3_key = 3")
+    (group,) = parse(shared, "test.toml").core_groups()
+    assert [service.name for service in group.carriers()] == ["pbx"]
+    remedy = "give every tunnel a GRE key of its own, or let the two services share both keys"
+    half = text.replace("t2_key = 4", "t2_key = 2")
+    assert complaints(half) == [f"services.s2.t2_key: 2 is also services.pbx.t2_key; {remedy}"]
+    elsewhere = shared.replace('bridges = ["br-svc"]', 'bridges = ["br-svc", "br-two"]')
+    elsewhere = elsewhere.replace(
+        '[services.s2]\ndriver = "exec"\nbridge = "br-svc"', '[services.s2]\ndriver = "exec"\nbridge = "br-two"'
+    )
+    assert len(complaints(elsewhere)) == 2
 
 
 @pytest.mark.parametrize("name", ["ten-letters", "Upper", "a.b"])

@@ -12,9 +12,9 @@ import ctypes
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Network, collapse_addresses
 
 import structlog
 
@@ -32,11 +32,12 @@ _SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("@qq")
 _STATISTICS = struct.Struct("@II")
 _FILTER_LINE = struct.Struct("@HBBI")
-_LOAD_WORD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06  # linux/filter.h, classic BPF
+_LOAD_WORD, _AND, _JUMP_EQUAL, _RETURN = 0x20, 0x54, 0x15, 0x06  # linux/filter.h, classic BPF
 _ANCILLARY_PROTOCOL = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL
 _SOURCE, _DESTINATION = 12, 16
 _KEEP_BYTES = 128  # IPv4 and TCP headers at their longest; or UDP and RTP
-_MAX_SERVICES = 100  # jump offsets in a filter have 8 bits
+_SERVICES_MAX = 1000
+_NETWORKS_MAX = 100  # a filter has to fit into net.core.optmem_max, 20 KiB by default, with 8 bytes a line and more
 
 _log = structlog.get_logger("tunnelswitch.client_packets")
 
@@ -85,14 +86,14 @@ class ClientPackets:
         wall_clock_ns: Callable[[], int] = time.time_ns,
         limits: PacketLimits | None = None,
     ) -> None:
-        if len(services) > _MAX_SERVICES:
+        if len(services) > _SERVICES_MAX:
             raise ClientPacketsError(
-                f"{len(services)} services on {device}", f"watch at most {_MAX_SERVICES} on one device"
+                f"{len(services)} services on {device}", f"watch at most {_SERVICES_MAX} on one device"
             )
         self._device = device
         self._limits = limits or PacketLimits()
         self._flows = Flows(site, services, self._limits.flows)
-        self._filter = address_filter(services.values())
+        self._filter = address_filter(tuple(services.values()))
         self._emit = emit
         self._clock = clock
         self._wall_clock_ns = wall_clock_ns
@@ -233,18 +234,32 @@ class ClientPackets:
             _log.warning("client packets were dropped before they were read", device=self._device, packets=dropped)
 
 
-def address_filter(addresses: Iterable[str]) -> bytes:
-    """A classic BPF program (linux/filter.h) that keeps the head of IPv4 packets from or to one of the addresses."""
-    wanted = sorted({int(IPv4Address(address)) for address in addresses})
-    tests = [(_LOAD_WORD, _SOURCE), *((_JUMP_EQUAL, address) for address in wanted)]
-    tests += [(_LOAD_WORD, _DESTINATION), *((_JUMP_EQUAL, address) for address in wanted)]
-    lines = [_FILTER_LINE.pack(_LOAD_WORD, 0, 0, _ANCILLARY_PROTOCOL)]
-    lines.append(_FILTER_LINE.pack(_JUMP_EQUAL, 0, len(tests), _ETH_P_IP))
-    for position, (code, operand) in enumerate(tests):
-        to_keep = len(tests) - position if code == _JUMP_EQUAL else 0
-        lines.append(_FILTER_LINE.pack(code, to_keep, 0, operand))
-    lines += [_FILTER_LINE.pack(_RETURN, 0, 0, verdict) for verdict in (0, _KEEP_BYTES)]
-    return b"".join(lines)
+def address_filter(addresses: Sequence[str]) -> bytes:
+    """A classic BPF program (linux/filter.h) that keeps the head of IPv4 packets from or to one of the addresses, and
+    of few others: what is kept beyond that, so that the program stays small, is told apart when it is read."""
+    networks = _networks(addresses)
+    lines = [(_LOAD_WORD, 0, 0, _ANCILLARY_PROTOCOL), (_JUMP_EQUAL, 1, 0, _ETH_P_IP), (_RETURN, 0, 0, 0)]
+    for offset in (_SOURCE, _DESTINATION):
+        for network in networks:
+            lines += [
+                (_LOAD_WORD, 0, 0, offset),
+                (_AND, 0, 0, int(network.netmask)),
+                (_JUMP_EQUAL, 0, 1, int(network.network_address)),
+                (_RETURN, 0, 0, _KEEP_BYTES),
+            ]
+    lines.append((_RETURN, 0, 0, 0))
+    return b"".join(_FILTER_LINE.pack(*line) for line in lines)
+
+
+def _networks(addresses: Sequence[str]) -> list[IPv4Network]:
+    """Few networks that hold all the addresses: just these, or with some of their neighbours."""
+    length = 32
+    while True:
+        wider = (IPv4Network((address, length), strict=False) for address in addresses)
+        networks = list(collapse_addresses(wider))
+        if len(networks) <= _NETWORKS_MAX:
+            return networks
+        length -= 1
 
 
 def _enlarge(watch: socket.socket, size_bytes: int) -> None:

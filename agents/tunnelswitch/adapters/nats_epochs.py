@@ -29,6 +29,7 @@ from tunnelswitch.bus.requests import (
     passes,
 )
 from tunnelswitch.bus.store import StoreSubjects
+from tunnelswitch.bus.together import Together
 from tunnelswitch.bus.wire import describe
 from tunnelswitch.errors import BadMessageError, CommitRefusedError, CommitUnknownError, EpochStoreError
 
@@ -98,6 +99,7 @@ class NatsEpochs:
             awaited=awaited,
         )
         self._requests = Requests(self._connection, access.jetstream_api)
+        self._reads = Together(self._read_one, self._read_many)
 
     @property
     def connected(self) -> bool:
@@ -123,18 +125,12 @@ class NatsEpochs:
     async def read(self, group: str, deadline_seconds: float) -> tuple[GroupRecord | None, int]:
         """The record and its revision; (None, 0) when there is none.
 
+        Reads that are asked for in the same step of the loop are confirmed by one mark.
+
         Raises:
             EpochStoreError: no confirmed answer before the deadline, or what is stored is not a record.
         """
-        key = self._subjects.key(group)
-
-        async def confirmed(jetstream: JetStreamContext) -> RawStreamMsg | None:
-            stored = await self._last(jetstream, key)
-            revision = 0 if stored is None else stored.seq or 0
-            await jetstream.publish(self._mark, headers={_EXPECTED: str(revision), _EXPECTED_OF: key})
-            return stored
-
-        stored = await self._until(confirmed, deadline_seconds, f"record of group {group!r}")
+        stored = await self._reads.read(self._subjects.key(group), deadline_seconds, f"record of group {group!r}")
         if stored is None:
             return None, 0
         try:
@@ -238,6 +234,29 @@ class NatsEpochs:
                 dest=f"{self._subjects.republished}.{{{{wildcard(1)}}}}",
             ),
         )
+
+    async def _read_one(self, key: str, deadline_seconds: float, what: str) -> RawStreamMsg | None:
+        async def confirmed(jetstream: JetStreamContext) -> RawStreamMsg | None:
+            stored = await self._last(jetstream, key)
+            await self._confirm(jetstream, key, 0 if stored is None else stored.seq or 0)
+            return stored
+
+        return await self._until(confirmed, deadline_seconds, what)
+
+    async def _read_many(self, keys: Sequence[str], deadline_seconds: float) -> dict[str, RawStreamMsg | None]:
+        """One mark for all: it is taken only if no record at all is newer than the newest one that was seen."""
+
+        async def confirmed(jetstream: JetStreamContext) -> dict[str, RawStreamMsg | None]:
+            newest = await self._last(jetstream, self._subjects.every_key)
+            stored = await asyncio.gather(*(self._last(jetstream, key) for key in keys))
+            sequence = max((message.seq or 0 for message in (newest, *stored) if message is not None), default=0)
+            await self._confirm(jetstream, self._subjects.every_key, sequence)
+            return dict(zip(keys, stored, strict=True))
+
+        return await self._until(confirmed, deadline_seconds, "records")
+
+    async def _confirm(self, jetstream: JetStreamContext, keys: str, revision: int) -> None:
+        await jetstream.publish(self._mark, headers={_EXPECTED: str(revision), _EXPECTED_OF: keys})
 
     async def _last(self, jetstream: JetStreamContext, key: str) -> RawStreamMsg | None:
         try:

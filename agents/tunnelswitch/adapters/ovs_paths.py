@@ -18,7 +18,7 @@ import structlog
 from aioovs import AioOvsError, Database, DatabaseClosed, Disconnected, RowChange
 from tunnelswitch.core.events import PathChanged
 from tunnelswitch.core.facts import Path
-from tunnelswitch.dataplane import MARK, DropPort, EndState, GreEnd, PutBridge, PutGre, end_state, named
+from tunnelswitch.dataplane import MARK, ChangePorts, EndState, GreEnd, PutBridge, end_state, named
 from tunnelswitch.errors import DataPlaneError
 from tunnelswitch.ports import Emit
 
@@ -227,10 +227,9 @@ class OvsPaths:
         for end in self._ends.values():
             if end_state(database, end) is EndState.FOREIGN:
                 raise DataPlaneError(f"port {end.interface} at site {self._site} is not ours", "rename or delete it")
-        commands = [DropPort(database.api, name, self._cluster) for name in self._left_over()]
-        commands += [PutGre(database.api, end) for end in self._ends.values()]
+        ports = ChangePorts(database.api, self._cluster, drop=self._left_over(), put=self._ends.values())
         put_bridge = PutBridge(database.api, self._bridge, self._cluster, await self._datapath_type())
-        await database.transact(put_bridge, *commands, deadline_seconds=DEADLINE_SECONDS)
+        await database.transact(put_bridge, ports, deadline_seconds=DEADLINE_SECONDS)
         for end in self._ends.values():
             interface = named(database, "Interface", end.interface)
             if interface is not None and interface["ofport"] == -1:

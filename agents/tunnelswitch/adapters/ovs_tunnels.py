@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import structlog
 
@@ -24,17 +25,19 @@ from aioovs import (
     Outcome,
     RowChange,
     SetKeys,
+    TransactionError,
 )
+from tunnelswitch.batching import Answer, Asked, Batches, fail
 from tunnelswitch.core.actions import ApplyTunnels
-from tunnelswitch.core.events import DataPlaneLost, DataPlaneSeen, SwitchApplied, SwitchConflict, SwitchFailed
+from tunnelswitch.core.events import DataPlaneLost, DataPlaneSeen, SwitchApplied, SwitchConflict
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.core.topology import Tunnel
 from tunnelswitch.dataplane import (
     MARK,
-    DropPort,
+    BridgePorts,
+    ChangePorts,
     EndState,
     GreEnd,
-    PutGre,
     SamePorts,
     StoredStamps,
     client_end,
@@ -48,9 +51,38 @@ from tunnelswitch.errors import DataPlaneError
 from tunnelswitch.ports import Emit
 
 CONFLICTS_MAX = 5
+COMMENTED_MAX = 8
 _MIN_SECONDS = 0.001
 
 _log = structlog.get_logger("tunnelswitch.ovs_tunnels")
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What an action comes to, on the rows as they are."""
+
+    asked: Asked
+    key: str
+    stamp: str
+    stored: str | None
+    expected: str | None
+    add: list[GreEnd]
+    remove: list[str]
+
+
+def _stamp(text: str) -> Stamp | None:
+    """The stamp, or None for something that is none."""
+    try:
+        return Stamp.parse(text)
+    except ValueError:
+        return None
+
+
+def _comment(changes: list[_Change]) -> str:
+    """For the server's log."""
+    told = ", ".join(f"{change.asked.action.group} {change.stamp}" for change in changes[:COMMENTED_MAX])
+    more = len(changes) - COMMENTED_MAX
+    return f"tunnelswitch {told}{f' and {more} more' if more > 0 else ''}"
 
 
 class OvsTunnels:
@@ -81,6 +113,9 @@ class OvsTunnels:
         self._site = site
         self._ends = {end.interface: client_end(end, cluster) for end in ends}
         self._group_of = {end.interface: end.group for end in ends}
+        self._of_group: dict[str, list[str]] = {}
+        for name, group in self._group_of.items():
+            self._of_group.setdefault(group, []).append(name)
         self._groups = tuple(groups)
         self._allowed = frozenset(allowed_bridges)
         self._emit = emit
@@ -88,6 +123,7 @@ class OvsTunnels:
         self._task: asyncio.Task[None] | None = None
         self._told: DataPlaneSeen | None = None
         self._telling = False
+        self._batches = Batches(self._together)
 
     async def start(self) -> None:
         """Tell what OVSDB holds, and from now on every change of it."""
@@ -98,27 +134,45 @@ class OvsTunnels:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+        await self._batches.close()
 
-    async def apply(self, action: ApplyTunnels) -> SwitchApplied | SwitchConflict | SwitchFailed:
-        """Carry out one action within its deadline. What was sent when the deadline passed may still land."""
-        deadline = self._clock() + action.deadline_seconds
-        for attempt in range(1, CONFLICTS_MAX + 1):
-            try:
-                return await self._attempt(action, max(_MIN_SECONDS, deadline - self._clock()))
-            except DataPlaneError as error:
-                return SwitchFailed(action.group, error.diagnostics())
-            except GuardFailed as error:
-                return self._conflict(action.group, error)
-            except Conflict as error:  # another writer's rows or a late one of ours, not the guard: look again
-                if attempt == CONFLICTS_MAX or self._clock() >= deadline:
-                    return SwitchFailed(action.group, f"{error}; look for who else writes to this OVSDB")
-            except AioOvsError as error:
-                return SwitchFailed(action.group, str(error))
-        raise AssertionError("unreachable")
+    async def apply(self, action: ApplyTunnels) -> Answer:
+        """Carry out one action within its deadline. What was sent when the deadline passed may still land.
+
+        Actions of several groups that are asked for at once, or while ovs-vswitchd is at work, share a transaction:
+        each keeps its guard, and one that does not hold is left out of the next attempt.
+        """
+        return await self._batches.ask(action, self._clock() + action.deadline_seconds)
 
     # -- one transaction -------------------------------------------------------------------------------------
 
-    async def _attempt(self, action: ApplyTunnels, deadline_seconds: float) -> SwitchApplied:
+    async def _together(self, batch: list[Asked]) -> None:
+        """Bring the batch to an end: every action is answered."""
+        for _ in range(CONFLICTS_MAX):
+            problem = "no answer before the deadline"
+            try:
+                await self._attempt(batch)
+            except DataPlaneError as error:
+                return fail(batch, error.diagnostics())
+            except GuardFailed as error:
+                self._answer_conflicts(batch, error)
+            except Conflict as error:  # another writer's rows or a late one of ours, not the guard: look again
+                problem = f"{error}; look for who else writes to this OVSDB"
+            except TransactionError as error:
+                if len(batch) == 1:
+                    return fail(batch, str(error))
+                for asked in batch:  # whoever it is that the server refuses must not hold up the others
+                    await self._together([asked])
+            except AioOvsError as error:
+                return fail(batch, str(error))
+            fail([asked for asked in batch if asked.deadline <= self._clock()], problem)
+            batch = [asked for asked in batch if not asked.answer.done()]
+            if not batch:
+                return None
+        return fail(batch, problem)
+
+    async def _attempt(self, batch: list[Asked]) -> None:
+        """One transaction for those of the batch that can be carried out; the others are answered."""
         database = self._database
         if not database.connected:
             raise DataPlaneError(
@@ -127,35 +181,82 @@ class OvsTunnels:
         row = switch_row(database)
         if row is None:
             raise DataPlaneError(f"OVSDB of {self._site} is empty", "run `ovs-vsctl --no-wait init`")
-        if action.group in self._stored().garbage:
-            raise self._garbage(action.group)
-        if action.expected is not None and action.stamp < action.expected:
-            raise DataPlaneError(f"{action.stamp} is older than {action.expected}, which is stored", "decide again")
-        add, remove = self._changes(action)
-        key = stamp_key(self._cluster, action.group)
-        stored, stamp = row["external_ids"].get(key), str(action.stamp)
-        expected = None if action.expected is None else str(action.expected)
-        if not add and not remove and stored == expected == stamp:
+        late = [asked for asked in batch if asked.deadline <= self._clock()]
+        fail(late, "the deadline passed before it was its turn: OVSDB or ovs-vswitchd is slow")
+        ports, external_ids = BridgePorts(database), row["external_ids"]
+        waiting = (asked for asked in batch if not asked.answer.done())
+        changes = [change for asked in waiting if (change := self._change(asked, external_ids, ports)) is not None]
+        if not changes:
+            return
+        deadline_seconds = max(_MIN_SECONDS, max(one.asked.deadline for one in changes) - self._clock())
+        add = [end for change in changes for end in change.add]
+        remove = [name for change in changes for name in change.remove]
+        if not add and not remove and all(change.stored == change.expected == change.stamp for change in changes):
             submitted_at = self._clock()
             await database.wait_applied(row["next_cfg"], deadline_seconds)
-            self._check_created(action)
-            now = self._clock()
-            return self._applied(action, Outcome(False, None, True, submitted_at, submitted_at, now))
-        outcome = await database.transact(
-            SetKeys(database.api, "Open_vSwitch", row.uuid, "external_ids", {key: stamp}),
-            *(SamePorts(database.api, bridge) for bridge in sorted({end.bridge for end in self._ends.values()})),
-            *(DropPort(database.api, name, self._cluster) for name in remove),
-            *(PutGre(database.api, end) for end in add),
-            guard=Guard("Open_vSwitch", row.uuid, key, expected),
-            deadline_seconds=deadline_seconds,
-            wait_applied=True,
-            durable=True,
-            comment=f"tunnelswitch {action.group} {stamp}",
-        )
-        self._check_created(action)
-        return self._applied(action, outcome)
+            outcome = Outcome(False, None, True, submitted_at, submitted_at, self._clock())
+        else:
+            outcome = await database.transact(
+                SetKeys(
+                    database.api, "Open_vSwitch", row.uuid, "external_ids", {one.key: one.stamp for one in changes}
+                ),
+                *(SamePorts(database.api, bridge) for bridge in sorted({end.bridge for end in self._ends.values()})),
+                ChangePorts(database.api, self._cluster, drop=remove, put=add),
+                guard=[Guard("Open_vSwitch", row.uuid, change.key, change.expected) for change in changes],
+                deadline_seconds=deadline_seconds,
+                wait_applied=True,
+                durable=True,
+                comment=_comment(changes),
+            )
+        self._answer_applied(changes, outcome)
 
-    def _changes(self, action: ApplyTunnels) -> tuple[list[GreEnd], list[str]]:
+    def _change(self, asked: Asked, external_ids: dict[str, str], ports: BridgePorts) -> _Change | None:
+        """What an action comes to; None if it cannot be, and then it is answered."""
+        action = asked.action
+        key = stamp_key(self._cluster, action.group)
+        stored, expected = external_ids.get(key), None if action.expected is None else str(action.expected)
+        try:
+            if stored is not None and _stamp(stored) is None:
+                raise self._garbage(action.group)
+            if action.expected is not None and action.stamp < action.expected:
+                raise DataPlaneError(f"{action.stamp} is older than {action.expected}, which is stored", "decide again")
+            add, remove = self._changes(action, ports)
+        except DataPlaneError as error:
+            fail([asked], error.diagnostics())
+            return None
+        return _Change(asked, key, str(action.stamp), stored, expected, add, remove)
+
+    def _answer_applied(self, changes: list[_Change], outcome: Outcome) -> None:
+        applied_at = outcome.committed_at if outcome.applied_at is None else outcome.applied_at
+        ports = BridgePorts(self._database)
+        for change in changes:
+            action = change.asked.action
+            try:
+                self._check_created(action)
+            except DataPlaneError as error:
+                fail([change.asked], error.diagnostics())
+                continue
+            present = self._present(action.group, ports)
+            times = (outcome.submitted_at, outcome.committed_at, applied_at)
+            change.asked.tell(SwitchApplied(action.group, action.stamp, present, *times))
+
+    def _answer_conflicts(self, batch: list[Asked], error: GuardFailed) -> None:
+        """Those whose guard does not hold learn what is stored. Nothing was written, for the others neither."""
+        if not error.row_exists:
+            return fail(batch, str(error))
+        row = switch_row(self._database)
+        external_ids, ports = {} if row is None else row["external_ids"], BridgePorts(self._database)
+        for asked in batch:
+            group, expected = asked.action.group, asked.action.expected
+            held = external_ids.get(stamp_key(self._cluster, group))
+            stored = None if held is None else _stamp(held)
+            if held is not None and stored is None:
+                fail([asked], self._garbage(group).diagnostics())
+            elif stored != expected:
+                asked.tell(SwitchConflict(group, stored, self._present(group, ports)))
+        return None
+
+    def _changes(self, action: ApplyTunnels, ports: BridgePorts) -> tuple[list[GreEnd], list[str]]:
         """What is to be written, and deleted, so that the action's ends are as they should be."""
         add: list[GreEnd] = []
         for tunnel in action.add:
@@ -166,12 +267,12 @@ class OvsTunnels:
                     f"bridge {end.bridge} is not ours to use at site {self._site} (its bridges: {listed})",
                     f"add it to sites.{self._site}.bridges, or name one of those",
                 )
-            if named(self._database, "Bridge", end.bridge) is None:
+            if self._database.api.lookup("Bridge", end.bridge, None) is None:
                 raise DataPlaneError(
                     f"bridge {end.bridge} is not there at site {self._site}",
                     f"create it (`ovs-vsctl add-br {end.bridge} -- set-fail-mode {end.bridge} secure`)",
                 )
-            state = end_state(self._database, end)
+            state = end_state(self._database, end, ports)
             if state is EndState.FOREIGN:
                 raise DataPlaneError(
                     f"port {end.interface} at site {self._site} is not ours (no external_ids:{MARK}={self._cluster})",
@@ -179,8 +280,8 @@ class OvsTunnels:
                 )
             if state is not EndState.RIGHT:
                 add.append(end)
-        remove = [tunnel.interface for tunnel in action.remove if self._state(client_end(tunnel, self._cluster)).ours]
-        return add, remove
+        gone = (client_end(tunnel, self._cluster) for tunnel in action.remove)
+        return add, [end.interface for end in gone if end_state(self._database, end, ports).ours]
 
     def _check_created(self, action: ApplyTunnels) -> None:
         for tunnel in action.add:
@@ -191,22 +292,6 @@ class OvsTunnels:
                     f"look for another tunnel to {tunnel.remote_address} with key {tunnel.key}",
                 )
 
-    def _applied(self, action: ApplyTunnels, outcome: Outcome) -> SwitchApplied:
-        applied_at = outcome.committed_at if outcome.applied_at is None else outcome.applied_at
-        present = self._present(action.group)
-        return SwitchApplied(
-            action.group, action.stamp, present, outcome.submitted_at, outcome.committed_at, applied_at
-        )
-
-    def _conflict(self, group: str, error: GuardFailed) -> SwitchConflict | SwitchFailed:
-        if not error.row_exists:
-            return SwitchFailed(group, str(error))
-        try:
-            stored = None if error.held is None else Stamp.parse(error.held)
-            return SwitchConflict(group, stored, self._present(group))
-        except ValueError:
-            return SwitchFailed(group, self._garbage(group).diagnostics())
-
     def _garbage(self, group: str) -> DataPlaneError:
         key = stamp_key(self._cluster, group)
         return DataPlaneError(
@@ -216,19 +301,17 @@ class OvsTunnels:
 
     # -- what is there ---------------------------------------------------------------------------------------
 
-    def _state(self, end: GreEnd) -> EndState:
-        return end_state(self._database, end)
-
-    def _present(self, group: str) -> frozenset[str]:
-        names = [name for name, of in self._group_of.items() if of == group]
-        return frozenset(name for name in names if self._state(self._ends[name]).ours)
+    def _present(self, group: str, ports: BridgePorts) -> frozenset[str]:
+        names = self._of_group.get(group, ())
+        return frozenset(name for name in names if end_state(self._database, self._ends[name], ports).ours)
 
     def _stored(self) -> StoredStamps:
         return stored_stamps(self._database, self._cluster, self._groups)
 
     def _seen(self) -> DataPlaneSeen:
         stored = self._stored()
-        states = {name: self._state(end) for name, end in self._ends.items()}
+        ports = BridgePorts(self._database)
+        states = {name: end_state(self._database, end, ports) for name, end in self._ends.items()}
         unclear = {name for name, group in self._group_of.items() if group in stored.garbage}
         return DataPlaneSeen(
             stored=stored.stamps,

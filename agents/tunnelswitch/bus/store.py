@@ -27,6 +27,7 @@ class StoreSubjects:
         self.bucket = f"tunnelswitch-{subjects.checked_token(cluster, 'cluster name')}"
         self.stream = f"KV_{self.bucket}"
         self.keys = f"$KV.{self.bucket}"
+        self.every_key = f"{self.keys}.*"
         self.republished = f"{subjects.PREFIX}.{cluster}.{subjects.RECORD.name}"
         self._api = api
 

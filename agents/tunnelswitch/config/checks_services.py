@@ -10,8 +10,8 @@ from tunnelswitch.config.model import Colo, Deployment, Exec, Group, Service, Xe
 from tunnelswitch.config.problems import Problems, join_key, shown, suggestion
 
 DRIVERS = ("exec", "colo", "xen")
-# What the filter on one client port can tell apart; see adapters/client_packets.py.
-SERVICES_PER_GATEWAY_MAX = 100
+# As many as a gateway watches, and as one site can speak of in a heartbeat; see bus/limits.py.
+SERVICES_PER_GATEWAY_MAX = 1000
 # From a driver's word that its standby is lost to output that leaves without one; see core/housekeeping.py.
 UNPROTECTING_SECONDS = 0.4
 
@@ -144,15 +144,22 @@ def _check_servers(key: str, sites: Collection[str], group: Group, problems: Pro
 
 
 def _check_keys(deployment: Deployment, problems: Problems) -> None:
-    """A GRE key tells tunnels between the same two addresses apart, so no two may share one."""
-    first_use: dict[int, str] = {}
+    """A GRE key tells tunnels between the same two addresses apart, so no two may share one. Services of one group on
+    one bridge may share the tunnels themselves, both of them."""
+    group_of = {name: group_name for group_name, group in deployment.groups.items() for name in group.services}
+    first_use: dict[int, tuple[str, tuple[object, ...]]] = {}
     for name, service in deployment.services.items():
+        pair = (group_of.get(name), service.bridge, service.t2_key, service.t3_key)
         for field in ("t2_key", "t3_key"):
             gre_key: int = getattr(service, field)
             here = f"{join_key('services', name)}.{field}"
-            first = first_use.setdefault(gre_key, here)
-            if first != here:
-                problems.add(here, f"{gre_key} is also {first}", "give every tunnel a GRE key of its own")
+            first, tunnel = first_use.setdefault(gre_key, (here, (field, *pair)))
+            if tunnel == (field, *pair):
+                continue
+            remedy = "give every tunnel a GRE key of its own"
+            if tunnel[1:3] == pair[:2] and tunnel[0] == field:
+                remedy += ", or let the two services share both keys"
+            problems.add(here, f"{gre_key} is also {first}", remedy)
 
 
 def _check_membership(deployment: Deployment, problems: Problems) -> None:

@@ -6,6 +6,7 @@ left out, and stop at the first. Does not know what the keys mean.
 
 from __future__ import annotations
 
+import functools
 import tomllib
 import types
 import typing
@@ -86,7 +87,7 @@ def _read_table(raw: object, cls: type[_Table], key: str, problems: Problems) ->
     if not isinstance(raw, dict):
         problems.add(key, f"is {shown(raw)}", f"make it a table: [{key}]")
         return None
-    fields = {field.name: field for field in msgspec.structs.fields(cls)}
+    fields = _fields(cls)
     values: dict[str, Any] = {}
     before = len(problems.errors)
     for name in raw:
@@ -99,6 +100,12 @@ def _read_table(raw: object, cls: type[_Table], key: str, problems: Problems) ->
         elif field.required:
             problems.add(full, "is missing", _remedy(field.type, full))
     return cls(**values) if len(problems.errors) == before else None
+
+
+@functools.cache
+def _fields(cls: type[_Table]) -> dict[str, msgspec.structs.FieldInfo]:
+    """By name. Finding them out takes longer than reading a table, and a file may have a thousand."""
+    return {field.name: field for field in msgspec.structs.fields(cls)}
 
 
 def _read_value(raw: object, wanted: Any, key: str, problems: Problems) -> Any:

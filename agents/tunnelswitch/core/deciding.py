@@ -18,7 +18,6 @@ from tunnelswitch.core.facts import (
     GroupRecord,
     Handover,
     HandoverRefused,
-    Heartbeat,
     MoveRequest,
     PauseRequest,
     PlanRequest,
@@ -32,6 +31,7 @@ from tunnelswitch.core.housekeeping import Housekeeping
 from tunnelswitch.core.keeping import News, RecordKeeper, signed
 from tunnelswitch.core.marks import Marks
 from tunnelswitch.core.moving import Move
+from tunnelswitch.core.quorum import Ballot
 from tunnelswitch.core.saying import Sayings
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.core.standing import StandingWishes
@@ -79,10 +79,10 @@ class GroupDecider:
     # ------------------------------------------------------------------ in
 
     def receive(self, event: object, now: float) -> None:
-        """Take one fact or result, then decide."""
-        if isinstance(event, Heartbeat):  # first: nearly all events are one
-            self._marks.heed(event.marks.get(self.group.name))
-            if self.evidence.hear(event, now):
+        """Take one fact or result (a heartbeat as a ballot), then decide."""
+        if isinstance(event, Ballot):  # first: nearly all events are one
+            self._marks.heed(event.heartbeat.marks.get(self.group.name))
+            if self.evidence.hear(event):
                 self.decide(now)
             return
         self.gate.receive(event, now)

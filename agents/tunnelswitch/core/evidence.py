@@ -72,22 +72,26 @@ class Evidence:
         self.asked_reason = None
         self.promote_failed = None
 
-    def hear(self, beat: Heartbeat, now: float) -> bool:
-        """Take a heartbeat. Returns False if it says just what the last one said, and nothing that grows with time."""
-        known, said = self.fresh(beat.site, now), self._gists.get(beat.site)
-        self.ballots[beat.site] = Ballot(beat, now)
+    def hear(self, ballot: Ballot) -> bool:
+        """Take a heartbeat. Returns False if it says of this group just what the last one said, and nothing that grows
+        with time."""
+        beat, now, group = ballot.heartbeat, ballot.received_at, self.group.name
+        known, before = self._fresh(beat.site, now), self._gists.get(beat.site)
+        self.ballots[beat.site] = ballot
         # What other sites see counts by their votes alone.
-        gist = self._gists[beat.site] = _gist(beat, with_observations=beat.site == self.gateway)
-        if not any(status.gate_open and status.group == self.group.name for status in beat.services):
+        gist = self._gists[beat.site] = _gist(ballot, group, with_observations=beat.site == self.gateway)
+        if not any(status.gate_open for status in ballot.statuses(group)):
             self._open_since.pop(beat.site, None)
         else:
             self._open_since.setdefault(beat.site, now)
-        if known is None or gist != said or any(vote.down for vote in beat.votes):
+        vote = ballot.vote(group)
+        if known is None or gist != before or (vote is not None and vote.down):
             return True
         if beat.site != self.gateway:
             return False
         # Only of this gateway it matters for how long it has seen what it sees.
-        if any(seen.unanswered_seconds for seen in (*beat.clients, *known.clients)):
+        names = [service.name for service in self.group.services]
+        if any(said.unanswered_seconds(name) for said in (ballot, known) for name in names):
             return True
         return any(seen.path is not Path.UP for seen in beat.observations)
 
@@ -106,10 +110,14 @@ class Evidence:
 
     def fresh(self, site: str, now: float) -> Heartbeat | None:
         """The site's last heartbeat if it is recent."""
+        ballot = self._fresh(site, now)
+        return None if ballot is None else ballot.heartbeat
+
+    def _fresh(self, site: str, now: float) -> Ballot | None:
         ballot = self.ballots.get(site)
         if ballot is None or now - ballot.received_at > self.timing.window_seconds * BALLOT_WINDOWS:
             return None
-        return ballot.heartbeat
+        return ballot
 
     def is_heard(self, site: str, now: float) -> bool:
         """Does the site speak, as a live one does? A recent heartbeat may still be the last one of all."""
@@ -117,10 +125,10 @@ class Evidence:
         return ballot is not None and now - ballot.received_at <= self.timing.window_seconds
 
     def statuses(self, site: str, now: float) -> dict[str, ServiceStatus]:
-        beat = self.fresh(site, now)
-        if beat is None:
+        ballot = self._fresh(site, now)
+        if ballot is None:
             return {}
-        return {status.service: status for status in beat.services if status.group == self.group.name}
+        return {status.service: status for status in ballot.statuses(self.group.name)}
 
     def runs(self, site: str, now: float) -> str:
         statuses = self.statuses(site, now)
@@ -219,12 +227,12 @@ class Evidence:
         """The active lives, but this gateway's clients do not get through to it, while the standby's path is up."""
         if self.fresh(record.active, now) is None:
             return None
-        beat = self.fresh(self.gateway, now)
+        ballot = self._fresh(self.gateway, now)
         target = self.group.other(record.active)
-        if beat is None or beat.late or self.path_to(target, now) is not Path.UP:
+        if ballot is None or ballot.heartbeat.late or self.path_to(target, now) is not Path.UP:
             return None
         why = []
-        seen = next((o for o in beat.observations if o.subject == record.active), None)
+        seen = next((o for o in ballot.heartbeat.observations if o.subject == record.active), None)
         if seen is None or seen.bus is not Bus.ALIVE:
             return None
         # One that is just coming back is given the time to show its path, and to answer.
@@ -232,12 +240,11 @@ class Evidence:
         path_lost = seen.path is Path.DOWN and seen.path_seconds >= PATH_DOWN_SECONDS
         if path_lost and heard_seconds >= self.timing.window_seconds:
             why.append(f"{self.gateway} sees the path to {record.active} down")
-        names = {service.name for service in self.group.services}
         why += [
-            f"clients of {clients.service} unanswered for {clients.unanswered_seconds:.3f} s"
-            for clients in beat.clients
-            if clients.service in names
-            and min(clients.unanswered_seconds, heard_seconds) >= self.timing.unanswered_seconds
+            f"clients of {service.name} unanswered for {seconds:.3f} s"
+            for service in self.group.services
+            if (seconds := ballot.unanswered_seconds(service.name))
+            and min(seconds, heard_seconds) >= self.timing.unanswered_seconds
             # Nobody could answer while the gate was closed: that is no fault of the copy behind it.
             and now - self._open_since.get(record.active, float("-inf")) >= self.timing.unanswered_seconds
         ]
@@ -300,11 +307,12 @@ class Evidence:
         return (in_sync, active_run, self.runs(target, now) if in_sync else "")
 
 
-def _gist(beat: Heartbeat, *, with_observations: bool) -> list[object]:
-    """What a heartbeat says, without ages and counters."""
-    said: list[object] = [beat.late, beat.marks]
+def _gist(ballot: Ballot, group: str, *, with_observations: bool) -> list[object]:
+    """What a heartbeat says that a group rests on, without ages and counters."""
+    beat = ballot.heartbeat
+    said: list[object] = [beat.late, beat.marks.get(group)]
     if with_observations:
         said += [(seen.path, seen.bus) for seen in beat.observations]
-    said += [(s.service, s.run, s.role, s.protection, s.in_sync, s.gate_open, s.self_fenced) for s in beat.services]
-    said += [status.why for status in beat.services]
+    for s in ballot.statuses(group):
+        said.append((s.service, s.run, s.role, s.protection, s.in_sync, s.gate_open, s.self_fenced, s.why))
     return said

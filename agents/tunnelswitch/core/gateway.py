@@ -9,6 +9,7 @@ from tunnelswitch.core.facts import ClientsObservation, Heartbeat, Traffic
 from tunnelswitch.core.following import Follower
 from tunnelswitch.core.gate import stored_marks
 from tunnelswitch.core.member import Member
+from tunnelswitch.core.parting import Parts
 
 
 class SiteAgent:
@@ -22,6 +23,7 @@ class SiteAgent:
     def __init__(self, member: Member, followers: tuple[Follower, ...]) -> None:
         self.member = member
         self.followers = followers
+        self._parts = Parts(followers)
         self._unanswered: dict[str, float] = {}
         self._actions: list[Action] = []
         member.clients = self._clients
@@ -40,28 +42,22 @@ class SiteAgent:
                 self.member.receive(event, now)
             case _:
                 self.member.receive(event, now)
-                for follower in self.followers:
+                concerned = self._parts.concerned(event)
+                for follower in concerned:
                     follower.receive(event, now)
-        self._collect(now)
+                self._actions += self._parts.settle(concerned)
+        self._actions += self.member.take_actions(now)
 
     def deadline(self) -> float:
-        first = self.member.deadline()
-        for follower in self.followers:
-            time = follower.deadline()
-            if time is not None and time < first:
-                first = time
-        return first
+        return min(self.member.deadline(), self._parts.deadline())
 
     def expire(self, now: float) -> None:
         self.member.expire(now)
-        for follower in self.followers:
+        due = self._parts.due(now)
+        for follower in due:
             follower.act(now)
-        self._collect(now)
-
-    def _collect(self, now: float) -> None:
-        for follower in self.followers:
-            self._actions.extend(follower.take_actions())
-        self._actions.extend(self.member.take_actions(now))
+        self._actions += self._parts.settle(due)
+        self._actions += self.member.take_actions(now)
 
     def take_actions(self) -> tuple[Action, ...]:
         actions, self._actions = tuple(self._actions), []

@@ -5,10 +5,10 @@ The down-vote majority guards against false alarms; safety rests on compare-and-
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from tunnelswitch.core.facts import Heartbeat, Vote
+from tunnelswitch.core.facts import Heartbeat, ServiceStatus, Vote
 from tunnelswitch.core.stamp import Stamp
 
 
@@ -24,13 +24,37 @@ def blocking(voters: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """The last word of one voter, and when it came."""
+    """The last word of one voter, and when it came. By group, because it is about many of them and each asks."""
 
     heartbeat: Heartbeat
     received_at: float
+    _votes: dict[str, Vote] = field(init=False, repr=False, compare=False)
+    _statuses: dict[str, list[ServiceStatus]] = field(init=False, repr=False, compare=False)
+    _unanswered: dict[str, float] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        votes = {vote.group: vote for vote in reversed(self.heartbeat.votes)}
+        statuses: dict[str, list[ServiceStatus]] = {}
+        for status in self.heartbeat.services:
+            statuses.setdefault(status.group, []).append(status)
+        object.__setattr__(self, "_votes", votes)
+        unanswered = {
+            seen.service: seen.unanswered_seconds for seen in self.heartbeat.clients if seen.unanswered_seconds
+        }
+        object.__setattr__(self, "_statuses", statuses)
+        object.__setattr__(self, "_unanswered", unanswered)
 
     def vote(self, group: str) -> Vote | None:
-        return next((vote for vote in self.heartbeat.votes if vote.group == group), None)
+        """What it says of a group's active."""
+        return self._votes.get(group)
+
+    def statuses(self, group: str) -> Sequence[ServiceStatus]:
+        """What it hosts of a group."""
+        return self._statuses.get(group, ())
+
+    def unanswered_seconds(self, service: str) -> float:
+        """For how long clients of a service wait there for an answer."""
+        return self._unanswered.get(service, 0.0)
 
 
 def down_votes(

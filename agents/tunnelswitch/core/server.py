@@ -8,6 +8,7 @@ from tunnelswitch.core.following import Follower
 from tunnelswitch.core.gate import stored_marks
 from tunnelswitch.core.hosting import HostedGroup
 from tunnelswitch.core.member import Member
+from tunnelswitch.core.parting import Parts
 
 
 class ServerAgent:
@@ -22,10 +23,11 @@ class ServerAgent:
     def __init__(self, member: Member, hosted: tuple[HostedGroup, ...], followers: tuple[Follower, ...] = ()) -> None:
         self.member = member
         self.hosted = hosted
-        self._parts: tuple[HostedGroup | Follower, ...] = (*hosted, *followers)
+        parts: tuple[HostedGroup | Follower, ...] = (*hosted, *followers)
+        self._parts = Parts(parts)
         self._actions: list[Action] = []
         member.services = self._services
-        member.marks = lambda: stored_marks(part.gate for part in self._parts)
+        member.marks = lambda: stored_marks(part.gate for part in parts)
 
     def _services(self, now: float) -> tuple[ServiceStatus, ...]:
         return tuple(status for group in self.hosted for status in group.statuses(now))
@@ -35,31 +37,35 @@ class ServerAgent:
         return all(group.fit(now) for group in self.hosted)
 
     def receive(self, event: object, now: float) -> None:
+        due = self._due(now)
         fresh = self.member.receive(event, now)
         if isinstance(event, Heartbeat) and fresh is None:
             return
-        for part in self._parts:
+        concerned = self._parts.concerned(event)
+        for part in concerned:
             part.receive(event, now)
-        self._collect(now)
+        others = tuple(part for part in due if part not in concerned)
+        for part in others:
+            part.act(now)
+        self._collect((*concerned, *others), now)
 
     def deadline(self) -> float:
-        first = self.member.deadline()
-        for part in self._parts:
-            time = part.deadline()
-            if time is not None and time < first:
-                first = time
-        return first
+        return min(self.member.deadline(), self._parts.deadline())
 
     def expire(self, now: float) -> None:
+        due = self._due(now)
         self.member.expire(now)
-        for part in self._parts:
+        for part in due:
             part.act(now)
-        self._collect(now)
+        self._collect(due, now)
 
-    def _collect(self, now: float) -> None:
-        for part in self._parts:
-            self._actions.extend(part.take_actions())
-        self._actions.extend(self.member.take_actions(now))
+    def _due(self, now: float) -> tuple[HostedGroup | Follower, ...]:
+        """With every beat of this site all groups look: when to close follows from time alone."""
+        return self._parts.everybody if self.member.deadline() <= now else self._parts.due(now)
+
+    def _collect(self, touched: tuple[HostedGroup | Follower, ...], now: float) -> None:
+        self._actions += self._parts.settle(touched)
+        self._actions += self.member.take_actions(now)
 
     def take_actions(self) -> tuple[Action, ...]:
         actions, self._actions = tuple(self._actions), []

@@ -10,6 +10,8 @@ from tunnelswitch.core.deciding import GroupDecider
 from tunnelswitch.core.events import LoopLate
 from tunnelswitch.core.facts import Heartbeat
 from tunnelswitch.core.freshness import Freshness
+from tunnelswitch.core.parting import Parts
+from tunnelswitch.core.quorum import Ballot
 
 
 class Switcher:
@@ -25,6 +27,7 @@ class Switcher:
         self._sites = frozenset(sites)
         self.stale_messages = 0
         self._freshness = Freshness(age_max_seconds)
+        self._parts = Parts(deciders)
         self._actions: list[Action] = []
 
     def receive(self, event: object, now: float) -> None:
@@ -35,23 +38,23 @@ class Switcher:
             if stale is not None:
                 self.stale_messages += 1
                 return
+            # Indexed once for all groups.
+            event = Ballot(event, now)
         if isinstance(event, LoopLate):
             return
-        for decider in self.deciders:
+        concerned = self._parts.concerned(event)
+        for decider in concerned:
             decider.receive(event, now)
-        self._collect()
+        self._actions += self._parts.settle(concerned)
 
-    def deadline(self) -> float | None:
-        return min((decider.deadline() for decider in self.deciders), default=None)
+    def deadline(self) -> float:
+        return self._parts.deadline()
 
     def expire(self, now: float) -> None:
-        for decider in self.deciders:
+        due = self._parts.due(now)
+        for decider in due:
             decider.decide(now)
-        self._collect()
-
-    def _collect(self) -> None:
-        for decider in self.deciders:
-            self._actions.extend(decider.take_actions())
+        self._actions += self._parts.settle(due)
 
     def take_actions(self) -> tuple[Action, ...]:
         actions, self._actions = tuple(self._actions), []

@@ -2,7 +2,8 @@
 
 At a gateway a service has two possible tunnels, T2 to its preferred site and T3 to its standby site; Algorithm 1 picks
 one. At a server site it has one end per gateway, present while that site is the active one: the site's gate (PROTOCOL
-R2), and the fence that always works. Pure: built once from the deployment file.
+R2), and the fence that always works. Services of one group may share their tunnels: they move together anyway, and
+that costs what one service costs. Pure: built once from the deployment file.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from tunnelswitch.core.algorithm1 import T2, T3, switch_tunnels
 
 @dataclass(frozen=True, slots=True)
 class Tunnel:
-    """One end of a client tunnel. `interface` is the OVS port and interface name (15 characters at most)."""
+    """One end of a client tunnel. `interface` is the OVS port and interface name (15 characters at most); `service`
+    gave it that name, the first one of those that share it."""
 
     interface: str
     label: str
@@ -62,6 +64,13 @@ class Group:
         """The server site that is not `site`."""
         return self.standby if site == self.preferred else self.preferred
 
+    def carriers(self) -> tuple[Service, ...]:
+        """One service for each pair of tunnels: the first of those that name the same two keys."""
+        first: dict[tuple[int, int], Service] = {}
+        for service in self.services:
+            first.setdefault((service.t2_key, service.t3_key), service)
+        return tuple(first.values())
+
 
 def _interface(label: str, service: str, gateway_index: int) -> str:
     suffix = f".{gateway_index}" if gateway_index else ""
@@ -71,7 +80,7 @@ def _interface(label: str, service: str, gateway_index: int) -> str:
 def tunnel_ends(group: Group, site: str, addresses: dict[str, str]) -> tuple[Tunnel, ...]:
     """Every client tunnel end that `site` may ever hold for `group`, present or not."""
     ends: list[Tunnel] = []
-    for service in group.services:
+    for service in group.carriers():
         for label, server, key in ((T2, group.preferred, service.t2_key), (T3, group.standby, service.t3_key)):
             if site in group.gateways:
                 remotes = [(0, server)]
@@ -100,15 +109,17 @@ def wanted_ends(
 ) -> frozenset[str]:
     """The interfaces that `site` must hold when `running` serves; `None` (nobody may) leaves none.
 
-    A gateway follows Algorithm 1 service by service; a server holds its ends while it is the running one.
+    A gateway follows Algorithm 1 pair by pair; a server holds its ends while it is the running one.
     """
     if running is None:
         return frozenset()
     if site not in group.gateways:
         return frozenset(end.interface for end in ends) if running == site else frozenset()
+    pairs: dict[str, dict[str, str]] = {}
+    for end in ends:
+        pairs.setdefault(end.service, {})[end.label] = end.interface
     wanted: set[str] = set()
-    for service in group.services:
-        mine = {end.label: end.interface for end in ends if end.service == service.name}
+    for mine in pairs.values():
         labels = frozenset(label for label, interface in mine.items() if interface in present)
         change = switch_tunnels(running=running, primary=group.preferred, present=labels)
         wanted.update(mine[label] for label in (labels | change.add) - change.remove)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from aioovs import Database
 from tunnelswitch.adapters.client_packets import ClientPackets
@@ -17,6 +17,7 @@ from tunnelswitch.core.gateway import SiteAgent
 from tunnelswitch.core.hosting import HostedGroup
 from tunnelswitch.core.member import Member
 from tunnelswitch.core.server import ServerAgent
+from tunnelswitch.ports import ServiceDriver
 from tunnelswitch.processes.executor import Executor
 from tunnelswitch.processes.frame import Frame
 from tunnelswitch.processes.parts import Startable
@@ -25,8 +26,8 @@ from tunnelswitch.processes.watchdog import Watchdog
 from tunnelswitch.replication.drivers import make_driver
 
 
-async def run_agent(deployment: Deployment, site: str) -> None:
-    """Run the agent of `site` until told to stop."""
+async def run_agent(deployment: Deployment, site: str, make_driver: Callable[..., ServiceDriver] = make_driver) -> None:
+    """Run the agent of `site` until told to stop. `make_driver` is as `replication.drivers.make_driver`."""
     frame = Frame(deployment, site, "agent")
     others = tuple(other for other in deployment.sites if other != site)
     member = Member(site, frame.incarnation, frame.groups, others, frame.timing, Pump.now())

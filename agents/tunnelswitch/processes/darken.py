@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from aioovs import AioOvsError, Database
 from tunnelswitch.config import Deployment
 from tunnelswitch.core.topology import Tunnel, tunnel_ends
-from tunnelswitch.dataplane import MONITORED, DropPort, client_end, end_state
+from tunnelswitch.dataplane import MONITORED, BridgePorts, ChangePorts, client_end, end_state
 from tunnelswitch.errors import DataPlaneError
 
 DEADLINE_SECONDS = 10.0
@@ -24,10 +24,11 @@ async def darken(database: Database, ends: Iterable[Tunnel], cluster: str) -> li
         AioOvsError: OVSDB did not do it.
     """
     candidates = [client_end(end, cluster) for end in ends]
-    present = sorted(end.interface for end in candidates if end_state(database, end).ours)
+    ports = BridgePorts(database)
+    present = sorted(end.interface for end in candidates if end_state(database, end, ports).ours)
     if present:
-        drops = (DropPort(database.api, name, cluster) for name in present)
-        await database.transact(*drops, deadline_seconds=DEADLINE_SECONDS, durable=True, comment="tunnelswitch darken")
+        drops = ChangePorts(database.api, cluster, drop=present)
+        await database.transact(drops, deadline_seconds=DEADLINE_SECONDS, durable=True, comment="tunnelswitch darken")
     return present
 
 

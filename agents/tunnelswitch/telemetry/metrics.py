@@ -66,6 +66,9 @@ class Metrics:
             for group in deployment.groups_at(site)
             for end in tunnel_ends(group, site, deployment.addresses())
         }
+        self._ends_of: dict[str, dict[str, Tunnel]] = {}
+        for name, end in self._ends.items():
+            self._ends_of.setdefault(end.group, {})[name] = end
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             facts.Heartbeat: self._heartbeat,
             facts.Epoch: lambda event, now: self._record(event.record, now),
@@ -213,8 +216,7 @@ class Metrics:
 
     def _switched(self, event: events.SwitchApplied, now: float) -> None:
         self.families.switch_seconds.labels(event.group).observe(event.applied_at - event.submitted_at)
-        ends = {name: end for name, end in self._ends.items() if end.group == event.group}
-        self._tunnels(event.present, ends)
+        self._tunnels(event.present, self._ends_of.get(event.group, {}))
 
     def _tunnels(self, present: frozenset[str], ends: dict[str, Tunnel]) -> None:
         for name, end in ends.items():

@@ -8,9 +8,9 @@ from tunnelswitch.core.member import Timing
 from tunnelswitch.core.topology import Group, Service
 
 SERVERS = ("primary", "secondary")
+GATEWAYS = ("gateway", "branch", *(f"branch{number}" for number in range(2, 16)))
 ADDRESSES = {
-    site: f"10.9.0.{index}"
-    for index, site in enumerate(("primary", "secondary", "gateway", "branch", "witness"), start=1)
+    site: f"10.9.0.{index}" for index, site in enumerate((*SERVERS, *GATEWAYS[:2], "witness", *GATEWAYS[2:]), start=1)
 }
 SERVICES = (Service("pbx", "br-svc", 2, 3), Service("db", "br-svc2", 4, 5))
 TIMING = Timing(interval_seconds=0.01, window_seconds=0.03, fence_after_seconds=0.5, unanswered_seconds=0.2)

@@ -1,0 +1,1 @@
+"""How costs grow with what a deployment has more of."""
