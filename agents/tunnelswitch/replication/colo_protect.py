@@ -167,7 +167,7 @@ class Protector:
                 await self.settle()
         elif machine.run_state == INCOMING and not machine.migration:
             await self._prepare_link()
-            await self._ask(qmp.enable(deltas=bool(self._options.delta_cache_mb)), self._limit)
+            await self._ask(qmp.ENABLE, self._limit)
             await self._ask(qmp.listen_on(self._here.migration_address), self._limit)
             self._log.info("waiting_for_state", address=self._here.migration_address)
         elif self._sync_until is not None and now > self._sync_until:
@@ -177,9 +177,7 @@ class Protector:
 
     async def _begin(self, now: float) -> None:
         await self._prepare_link()
-        if self._options.delta_cache_mb:
-            await self._ask(qmp.set_delta_cache(self._options.delta_cache_mb), self._limit)
-        await self._ask(qmp.enable(deltas=bool(self._options.delta_cache_mb)), self._limit)
+        await self._ask(qmp.ENABLE, self._limit)
         await self._ask(qmp.set_interval(self._interval_ms), self._limit)
         self._sync_until = now + self._options.sync_seconds
         try:

@@ -56,20 +56,11 @@ PEER_LOST = Command("x-colo-lost-heartbeat")
 HALT = Command("stop")
 GO_ON = Command("cont")
 QUIT = Command("quit")
-# XBZRLE: of a page that was sent before, only what has changed in it since.
-_DELTAS = "xbzrle"
-
-
-def enable(*, deltas: bool) -> Command:
-    """What the next migration is to be; `deltas` must be the same at both ends."""
-    states = {"return-path": True, "events": True, "x-colo": True, _DELTAS: deltas}
-    capabilities = [{"capability": name, "state": state} for name, state in states.items()]
-    return Command("migrate-set-capabilities", {"capabilities": capabilities})
-
-
-def set_delta_cache(mebibytes: int) -> Command:
-    """How much the active remembers of what it has sent; a power of two."""
-    return Command("migrate-set-parameters", {"xbzrle-cache-size": mebibytes << 20})
+# Not XBZRLE: it sends an eighth, and makes a page that the standby has wrong stay wrong (docs/colo.md).
+ENABLE = Command(
+    "migrate-set-capabilities",
+    {"capabilities": [{"capability": name, "state": True} for name in ("return-path", "events", "x-colo")]},
+)
 
 
 def set_interval(milliseconds: int) -> Command:
