@@ -12,6 +12,7 @@ from running_lab import Running
 
 from tunnelswitch.bus import samples
 from tunnelswitch.bus.codec import encode
+from tunnelswitch.bus.limits import PAYLOAD_BYTES
 from tunnelswitch.bus.subjects import subject_of
 from tunnelswitch.core import facts
 from tunnelswitch.core.stamp import Stamp
@@ -27,7 +28,7 @@ GARBAGE = (
     b'{"specversion":"1.0"}',
     b"\xff" * 100,
     b"{" * 60_000,
-    b'"' + b"x" * 200_000 + b'"',
+    b'"' + b"x" * PAYLOAD_BYTES + b'"',
 )
 KINDS = ("heartbeat", "epoch", "record", "proof", "move", "serving", "handover", "applied")
 
