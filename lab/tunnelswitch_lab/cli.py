@@ -28,7 +28,7 @@ from tunnelswitch_lab.options import (
     check_workload,
     parse_detect,
 )
-from tunnelswitch_lab.state import State, locked
+from tunnelswitch_lab.state import State
 from tunnelswitch_lab.status import describe
 from tunnelswitch_lab.testbed import Testbed, check_machine, check_root, usable_layout
 
@@ -98,12 +98,8 @@ def down(
     found = teardown.labs() if everything else [name]
     for one in found:
         layout = usable_layout(one)
-        if not teardown.leftovers(layout):
-            print(f"there is no lab {one!r}: nothing to do")
-            continue
-        with locked(layout):
-            _finish(teardown.demolish(layout))
-        print(f"lab {one!r} is gone")
+        gone = _finish(teardown.remove(layout))
+        print(f"lab {one!r} is gone" if gone else f"there is no lab {one!r}: nothing to do")
 
 
 @app.command()

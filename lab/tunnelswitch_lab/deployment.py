@@ -38,7 +38,7 @@ def render(layout: Layout, options: LabOptions) -> str:
     tables = [
         table("cluster", name=layout.name, nats_urls=[site.nats_url for site in layout.sites], keys=str(layout.keys)),
         *([table("cluster.tls", ca=str(layout.keys / CA))] if options.tls else []),
-        *(_site(site, options.bridge) for site in layout.sites),
+        *(site_table(site, [options.bridge]) for site in layout.sites),
         table(
             f"groups.{GROUP}",
             preferred=names.SERVERS[0],
@@ -68,12 +68,13 @@ def _failback(options: LabOptions) -> dict[str, object]:
     return {"failback": "automatic", "failback_after_seconds": options.failback_after_seconds}
 
 
-def _site(site: Site, bridge: str) -> str:
+def site_table(site: Site, bridges: list[str]) -> str:
+    """`[sites.NAME]`, with the bridges on which client tunnels end there."""
     keys: dict[str, object] = {
         "kind": "server" if site.is_server else "gateway",
         "underlay_address": site.underlay_address,
         "ovsdb": site.ovsdb,
-        "bridges": [bridge],
+        "bridges": bridges,
         "probe_bridge": "br-probe",
         "nats_server": site.name,
         "nats_url": site.nats_url,

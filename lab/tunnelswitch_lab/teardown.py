@@ -12,7 +12,7 @@ import re
 from tunnelswitch_lab import netns, procs
 from tunnelswitch_lab.layout import RUN_ROOT, Layout, Site
 from tunnelswitch_lab.options import LabError
-from tunnelswitch_lab.state import State, erase
+from tunnelswitch_lab.state import State, erase, locked
 
 _NAMESPACE = re.compile(r"tsw-([a-z][a-z0-9]*)-")
 _EXIT_SECONDS = 2.0
@@ -30,6 +30,15 @@ def labs() -> list[str]:
     found = {path.name for path in RUN_ROOT.glob("*") if path.is_dir()}
     found |= {match[1] for namespace in netns.existing("tsw-") if (match := _NAMESPACE.match(namespace))}
     return sorted(found)
+
+
+async def remove(layout: Layout) -> bool:
+    """Remove a lab under its lock; returns whether there was anything of it. Raises LabError."""
+    if not leftovers(layout):
+        return False
+    with locked(layout):
+        await demolish(layout)
+    return True
 
 
 async def demolish(layout: Layout) -> None:

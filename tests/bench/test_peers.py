@@ -14,16 +14,12 @@ from tunnelswitch_lab import netns, procs, teardown
 from tunnelswitch_lab.bench.keepalived import configuration, health_script, tracked_file
 from tunnelswitch_lab.bench.run import BenchOptions, run_bench
 from tunnelswitch_lab.layout import Layout
-from tunnelswitch_lab.state import locked
 
 _OURS = re.compile(r"tsw-(h(\d+))-wan")
 
 
 async def remove(name: str) -> None:
-    layout = Layout(name)
-    if teardown.leftovers(layout):
-        with locked(layout):
-            await teardown.demolish(layout)
+    await teardown.remove(Layout(name))
 
 
 @pytest.fixture

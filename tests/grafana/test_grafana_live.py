@@ -22,7 +22,6 @@ from dashboard_file import PROMETHEUS, RULES, Query, alerts, queries, rule_selec
 from tunnelswitch_lab import faults, netns, procs, teardown
 from tunnelswitch_lab.layout import RTP_PORT, SERVICE_ADDRESS, Layout
 from tunnelswitch_lab.options import LabOptions
-from tunnelswitch_lab.state import locked
 from tunnelswitch_lab.testbed import Testbed
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(120)]
@@ -75,10 +74,7 @@ class Live:
 
 
 def remove(name: str) -> None:
-    layout = Layout(name)
-    if teardown.leftovers(layout):
-        with locked(layout):
-            asyncio.run(teardown.demolish(layout))
+    asyncio.run(teardown.remove(Layout(name)))
 
 
 def sweep() -> None:

@@ -17,7 +17,6 @@ from running_lab import Running
 from tunnelswitch_lab import netns, procs, teardown
 from tunnelswitch_lab.layout import Layout
 from tunnelswitch_lab.options import LabOptions
-from tunnelswitch_lab.state import locked
 from tunnelswitch_lab.testbed import Testbed
 
 _NUMBERS = itertools.count()
@@ -25,10 +24,7 @@ _OURS = re.compile(r"tsw-(t(\d+)x\d+)-wan")
 
 
 def remove(name: str) -> None:
-    layout = Layout(name)
-    if teardown.leftovers(layout):
-        with locked(layout):
-            asyncio.run(teardown.demolish(layout))
+    asyncio.run(teardown.remove(Layout(name)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,7 +15,6 @@ from tunnelswitch_lab.layout import Layout
 from tunnelswitch_lab.options import LabOptions
 from tunnelswitch_lab.paper.options import system
 from tunnelswitch_lab.redirection.openflow import packet_out
-from tunnelswitch_lab.state import locked
 from tunnelswitch_lab.testbed import Testbed
 
 
@@ -24,10 +23,7 @@ async def name() -> AsyncIterator[str]:
     """A lab's name; what a failed run left is removed."""
     made = f"p{os.getpid()}"
     yield made
-    layout = Layout(made)
-    if teardown.leftovers(layout):
-        with locked(layout):
-            await teardown.demolish(layout)
+    await teardown.remove(Layout(made))
 
 
 @pytest.mark.lab

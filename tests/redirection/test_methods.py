@@ -13,7 +13,6 @@ from tunnelswitch_lab.layout import Layout
 from tunnelswitch_lab.options import LabError
 from tunnelswitch_lab.redirection.announcing import announcements
 from tunnelswitch_lab.redirection.run import PHASES, RedirectOptions, chosen_methods, run_redirect, split
-from tunnelswitch_lab.state import locked
 
 
 @pytest.fixture
@@ -21,10 +20,7 @@ async def name() -> AsyncIterator[str]:
     """A lab's name; what a failed run left is removed."""
     made = f"r{os.getpid()}"
     yield made
-    layout = Layout(made)
-    if teardown.leftovers(layout):
-        with locked(layout):
-            await teardown.demolish(layout)
+    await teardown.remove(Layout(made))
 
 
 async def moved(name: str, out: Path, *methods: str) -> set[tuple[str, str]]:

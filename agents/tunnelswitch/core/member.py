@@ -80,7 +80,6 @@ class Member:
         self.started_at = now
         self.groups = {group.name: group for group in groups}
         self.timing = timing
-        self._others = others
         self.detector = Detector(others, limits=timing.limits, now=now)
         self.records: dict[str, GroupRecord] = {}
         self.stale_messages = 0

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab import procs
-from tunnelswitch_lab.deployment import FENCE_AFTER_SECONDS, table
-from tunnelswitch_lab.layout import Layout, Site
+from tunnelswitch_lab.deployment import FENCE_AFTER_SECONDS, site_table, table
+from tunnelswitch_lab.layout import Layout
 from tunnelswitch_lab.options import LabOptions
 
 SERVICES_PER_GROUP = 25
@@ -47,7 +47,7 @@ class Shape:
         """The file's text."""
         sites = [site.nats_url for site in layout.sites]
         tables = [table("cluster", name=layout.name, nats_urls=sites, keys=str(layout.keys))]
-        tables += [self._site(site) for site in layout.sites]
+        tables += [site_table(site, self.bridges()) for site in layout.sites]
         for group in range(self.groups):
             tables.append(
                 table(
@@ -70,21 +70,6 @@ class Shape:
             )
         )
         return "\n".join(tables)
-
-    def _site(self, site: Site) -> str:
-        keys: dict[str, object] = {
-            "kind": "server" if site.is_server else "gateway",
-            "underlay_address": site.underlay_address,
-            "ovsdb": site.ovsdb,
-            "bridges": self.bridges(),
-            "probe_bridge": "br-probe",
-            "nats_server": site.name,
-            "nats_url": site.nats_url,
-            "agent_metrics": site.agent_metrics,
-        }
-        if not site.is_server:
-            keys |= {"switcher_metrics": site.switcher_metrics, "client_port": names.CLIENT_PORT}
-        return table(f"sites.{site.name}", **keys)
 
     def _service(self, group: int, number: int) -> str:
         pair = group if self.shared else number
