@@ -7,8 +7,7 @@ a machine, and never waits for a peer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
 
 import structlog
 
@@ -16,9 +15,10 @@ from tunnelswitch.adapters.links import Links
 from tunnelswitch.config import Colo, ColoSite
 from tunnelswitch.errors import DataPlaneError, DriverError
 from tunnelswitch.replication import colo_qmp as qmp
+from tunnelswitch.replication.colo_copy import Ask, FirstCopy
 from tunnelswitch.replication.colo_link import RefusedError
 from tunnelswitch.replication.colo_qmp import Command, Mode
-from tunnelswitch.replication.colo_state import HELD, INCOMING, RUNNING, Machine
+from tunnelswitch.replication.colo_state import HALTED, HELD, INCOMING, RUNNING, Machine
 
 RETRY_SECONDS = 1.0
 # QEMU puts its part as a secondary away after it has taken over; only then may it begin as a primary.
@@ -30,8 +30,6 @@ OVERDUE_STALLS = 4
 # A peer that accepts and then says nothing holds the machine each time: it is not tried soon again.
 HUNG_RETRY_SECONDS = 10.0
 HUNG_RETRY_MAX_SECONDS = 300.0
-
-Ask = Callable[[Command, float], Awaitable[Any]]
 
 
 class Protector:
@@ -60,7 +58,7 @@ class Protector:
         self._interval_ms = options.checkpoint_interval_ms
         self._limit = options.timeout_seconds
         self._retry_seconds = RETRY_SECONDS
-        self._sync_until: float | None = None
+        self._copy = FirstCopy(machine, options, self._peer.migration_address, ask)
         self._next_try_at = 0.0
         self._hung_seconds = HUNG_RETRY_SECONDS
         self._stall: asyncio.TimerHandle | None = None
@@ -71,12 +69,12 @@ class Protector:
     @property
     def copying(self) -> bool:
         """Is an attempt to begin protection under way?"""
-        return self._sync_until is not None
+        return self._copy.until is not None
 
     def forget(self) -> None:
         """The QEMU that all this was about has ended."""
         self._stop_timer()
-        self._sync_until = None
+        self._copy.forget()
         self._next_try_at, self._retry_seconds = 0.0, RETRY_SECONDS
 
     def promoted(self) -> None:
@@ -110,6 +108,7 @@ class Protector:
                 self._log.error("not_protected", problem=obstacle, remedy=remedy)
         elif self._machine.mode is Mode.PRIMARY:
             await self.set_interval(self._interval_ms)
+        await self._copy.adopt(asyncio.get_running_loop().time())
         if obstacle != known:
             self._changed()
 
@@ -167,29 +166,28 @@ class Protector:
                 await self.settle()
         elif machine.run_state == INCOMING and not machine.migration:
             await self._prepare_link()
-            await self._ask(qmp.ENABLE, self._limit)
+            await self._ask(qmp.enable(deltas=bool(self._options.delta_cache_mb)), self._limit)
             await self._ask(qmp.listen_on(self._here.migration_address), self._limit)
             self._log.info("waiting_for_state", address=self._here.migration_address)
-        elif self._sync_until is not None and now > self._sync_until:
-            await self._ask(qmp.CANCEL, self._limit)
-        elif self._sync_until is None and machine.wants_protection and now >= self._next_try_at:
+        elif machine.wants_protection and not self.copying and now >= self._next_try_at:
             await self._begin(now)
+        else:
+            await self._copy.keep(now)
 
     async def _begin(self, now: float) -> None:
         await self._prepare_link()
-        await self._ask(qmp.ENABLE, self._limit)
-        await self._ask(qmp.set_interval(self._interval_ms), self._limit)
-        self._sync_until = now + self._options.sync_seconds
         try:
-            await self._ask(qmp.migrate_to(self._peer.migration_address), self._limit)
+            await self._copy.begin(now, self._interval_ms)
         except RefusedError as error:
+            if not self.copying:
+                raise
             self.attempted(Mode.NONE, error.problem)
 
     def attempted(self, mode: Mode, error: str) -> None:
         """An attempt to begin protection has ended, one way or the other."""
-        if self._sync_until is None:
+        if not self.copying:
             return
-        self._sync_until = None
+        self._copy.until = None
         if mode is Mode.NONE:
             self._machine.problem = f"no standby at {self._peer.migration_address}: {error or 'no answer'}"
             self._count("sync_failed")
@@ -301,7 +299,7 @@ class Protector:
             state = qmp.run_state(await self._ask(qmp.QUERY_STATUS, STALL_ANSWER_SECONDS))
         except DriverError:
             return held  # its main loop is stuck in the checkpoint
-        return state in HELD or (not held and state == RUNNING)
+        return state in HELD or (state == HALTED and self._copy.holds) or (not held and state == RUNNING)
 
     def _stop_timer(self) -> None:
         if self._stall is not None:

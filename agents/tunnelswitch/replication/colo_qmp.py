@@ -7,6 +7,7 @@ docs/COLO-FT.txt.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -42,6 +43,7 @@ QUERY_STATUS = Command("query-status")
 QUERY_COLO = Command("query-colo-status")
 QUERY_MIGRATE = Command("query-migrate")
 QUERY_PARAMETERS = Command("query-migrate-parameters")
+QUERY_KVM = Command("query-kvm")
 QUERY_BLOCK = Command("query-block")
 QUERY_NODES = Command("query-named-block-nodes", {"flat": True})
 LIST_OBJECTS = Command("qom-list", {"path": "/objects"})
@@ -56,11 +58,28 @@ PEER_LOST = Command("x-colo-lost-heartbeat")
 HALT = Command("stop")
 GO_ON = Command("cont")
 QUIT = Command("quit")
-# Not XBZRLE: it sends an eighth, and makes a page that the standby has wrong stay wrong (docs/colo.md).
-ENABLE = Command(
-    "migrate-set-capabilities",
-    {"capabilities": [{"capability": name, "state": True} for name in ("return-path", "events", "x-colo")]},
-)
+# How long the machine may stand still for the last of the first copy, ms; at 0 nothing is left for it.
+ENDS_WHOLE, USUAL_DOWNTIME = 0, 300
+PAGE_BYTES = 4096
+# XBZRLE: of a page that was sent before, only what has changed in it since.
+_DELTAS = "xbzrle"
+
+
+def enable(*, deltas: bool) -> Command:
+    """What the next migration is to be; `deltas` must be the same at both ends."""
+    states = {"return-path": True, "events": True, "x-colo": True, _DELTAS: deltas}
+    capabilities = [{"capability": name, "state": state} for name, state in states.items()]
+    return Command("migrate-set-capabilities", {"capabilities": capabilities})
+
+
+def set_delta_cache(size_bytes: int) -> Command:
+    """How much the active remembers of what it has sent, a power of two; it forgets what it remembered."""
+    return Command("migrate-set-parameters", {"xbzrle-cache-size": size_bytes})
+
+
+def set_downtime(milliseconds: int) -> Command:
+    """How long the machine may stand still for the last of a copy."""
+    return Command("migrate-set-parameters", {"downtime-limit": milliseconds})
 
 
 def set_interval(milliseconds: int) -> Command:
@@ -85,8 +104,22 @@ def remove_object(name: str) -> Command:
 
 def interval_milliseconds(reply: Any) -> int:
     """The interval in force, from `QUERY_PARAMETERS`."""
-    value = _table(reply).get("x-checkpoint-delay", 0)
-    return value if isinstance(value, int) else 0
+    return _whole(reply, "x-checkpoint-delay")
+
+
+def delta_cache_bytes(reply: Any) -> int:
+    """From `QUERY_PARAMETERS`."""
+    return _whole(reply, "xbzrle-cache-size")
+
+
+def downtime_milliseconds(reply: Any) -> int:
+    """From `QUERY_PARAMETERS`; the usual one if it does not say."""
+    return _whole(reply, "downtime-limit", USUAL_DOWNTIME)
+
+
+def has_kvm(reply: Any) -> bool:
+    """Does the processor run the machine, from `QUERY_KVM`?"""
+    return _table(reply).get("enabled") is True
 
 
 def mode(reply: Any) -> Mode:
@@ -112,13 +145,25 @@ def migration_error(reply: Any) -> str:
     return str(_table(reply).get("error-desc", ""))
 
 
-def migration_progress(reply: Any) -> float:
-    """How much of the memory the other side has, 0 to 1, from `QUERY_MIGRATE`; 0 if it does not say."""
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """How far the copy of the memory is: the part that the other side has, the rounds begun, and the seconds that what
+    is left of this round takes at the rate so far."""
+
+    progress: float = 0.0
+    rounds: int = 0
+    rest_seconds: float = math.inf
+
+
+def copied(reply: Any) -> Copied:
+    """From `QUERY_MIGRATE`."""
     ram = _table(_table(reply).get("ram"))
-    total, remaining = ram.get("total", 0), ram.get("remaining", 0)
-    if not isinstance(total, int) or not isinstance(remaining, int) or total <= 0:
-        return 0.0
-    return round(min(1.0, max(0.0, 1.0 - remaining / total)), 2)
+    total, remaining, rate = _whole(ram, "total"), _whole(ram, "remaining"), ram.get("mbps", 0)
+    if total <= 0 or "remaining" not in ram:
+        return Copied()
+    progress = round(min(1.0, max(0.0, 1.0 - remaining / total)), 2)
+    rest = remaining * 8 / (rate * 1e6) if isinstance(rate, int | float) and rate > 0 else math.inf
+    return Copied(progress, _whole(ram, "dirty-sync-count"), rest)
 
 
 def object_names(reply: Any) -> frozenset[str]:
@@ -163,6 +208,11 @@ def event_seconds(event: Mapping[str, Any]) -> float:
     stamp = _table(event.get("timestamp"))
     seconds, fraction = stamp.get("seconds", 0), stamp.get("microseconds", 0)
     return float(seconds) + float(fraction) / 1e6 if seconds and seconds > 0 else 0.0
+
+
+def _whole(reply: Any, name: str, default: int = 0) -> int:
+    value = _table(reply).get(name, default)
+    return value if isinstance(value, int) else default
 
 
 def _table(value: Any) -> Mapping[str, Any]:

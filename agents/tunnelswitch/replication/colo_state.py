@@ -15,14 +15,15 @@ from typing import Any
 from tunnelswitch.core.events import ServiceSeen
 from tunnelswitch.core.facts import Protection
 from tunnelswitch.replication import colo_qmp as qmp
-from tunnelswitch.replication.colo_qmp import Mode
+from tunnelswitch.replication.colo_qmp import Copied, Mode
 
 INCOMING = "inmigrate"
 RUNNING = "running"
 HALTED = "paused"
 # Run states in which a checkpoint, or the copying before the first one, holds the machine.
 HELD = ("colo", "finish-migrate")
-_COPYING = ("setup", "active", "device", "pre-switchover", "postcopy-active", "cancelling")
+# A migration's, while it is under way.
+COPYING = ("setup", "active", "device", "pre-switchover", "postcopy-active", "cancelling")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Machine:
         self.mode = Mode.NONE
         self.run_state = ""
         self.migration = ""
-        self.progress = 0.0
+        self.copied = Copied()
         self.obstacle = ""
         self.problem = ""
         self.sequence = 0
@@ -70,13 +71,13 @@ class Machine:
             self.clear()
             self.run = run
 
-    def take_answers(self, mode: Mode, run_state: str, migration: str, progress: float = 0.0) -> None:
+    def take_answers(self, mode: Mode, run_state: str, migration: str, copied: Copied | None = None) -> None:
         """Believe QEMU's answers about itself."""
         if mode is not Mode.PRIMARY:
             self.peer_lost = False
         else:
             self.problem = ""
-        self.mode, self.run_state, self.migration, self.progress = mode, run_state, migration, progress
+        self.mode, self.run_state, self.migration, self.copied = mode, run_state, migration, copied or Copied()
 
     def take_event(self, event: Mapping[str, Any], now: float) -> Checkpoint | None:
         """Fold one event that came at `now` (seconds, any clock); returns the checkpoint that it completes."""
@@ -139,7 +140,7 @@ class Machine:
             return Protection.PROTECTED
         if self.checkpointed and not self.obstacle:
             return Protection.SYNCING  # output from before it was held may still be on its way to clients
-        if self.role == "active" and (self.obstacle or self.migration not in _COPYING):
+        if self.role == "active" and (self.obstacle or self.migration not in COPYING):
             return Protection.UNPROTECTED
         return Protection.SYNCING
 
@@ -171,5 +172,5 @@ class Machine:
     def seen(self) -> ServiceSeen:
         """The event that says all this."""
         known = (self.service, self.run, self.role, self.protection, self.in_sync, self.sequence)
-        progress = self.progress if self.role == "active" and self.protection is Protection.SYNCING else 0.0
+        progress = self.copied.progress if self.role == "active" and self.protection is Protection.SYNCING else 0.0
         return ServiceSeen(*known, progress=progress, why=self.why, outgrown=self.outgrown)

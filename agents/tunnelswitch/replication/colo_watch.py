@@ -36,7 +36,7 @@ from tunnelswitch.replication.watching import wait_for
 
 POLL_SECONDS = 1.0
 ABSENT_POLL_SECONDS = 0.25
-SYNC_POLL_SECONDS = 0.05
+SYNC_POLL_SECONDS = 0.02
 _ENDED_RUNS = 16
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -191,7 +191,7 @@ class MachineWatch:
         migration = await self.ask(qmp.QUERY_MIGRATE, limit)
         if version != self._version or self.promoting:
             return  # it speaks of the time before a promotion or an exit
-        self.machine.take_answers(mode, run_state, qmp.migration_status(migration), qmp.migration_progress(migration))
+        self.machine.take_answers(mode, run_state, qmp.migration_status(migration), qmp.copied(migration))
         self.protector.expect_checkpoints()
         if mode is not Mode.NONE or self.machine.migration in ("failed", "cancelled"):
             self.protector.attempted(mode, qmp.migration_error(migration))

@@ -1,0 +1,114 @@
+"""The copy of the whole machine, with which protection begins.
+
+QEMU sends the memory while the machine works, then what was written meanwhile, and stops the machine for the last
+of it. Without KVM that loses writes: a page written between the last look at the memory and the stop is no longer
+watched afterwards if it was to be sent anyway (docs/colo.md). So there the machine is halted before the last looks,
+and QEMU ends the copy only when nothing is left to send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from tunnelswitch.config import Colo
+from tunnelswitch.replication import colo_qmp as qmp
+from tunnelswitch.replication.colo_qmp import Command, Mode
+from tunnelswitch.replication.colo_state import COPYING, HALTED, RUNNING, Machine
+
+# The machine is halted when what is left takes no longer than this at the rate so far, or after the first round.
+STAND_SECONDS = 0.05
+
+Ask = Callable[[Command, float], Awaitable[Any]]
+
+
+class FirstCopy:
+    """One attempt after the other to give `peer` the whole machine.
+
+    Attributes:
+        until: when the attempt under way is given up, seconds of the event loop's clock; None: there is none.
+    """
+
+    def __init__(self, machine: Machine, options: Colo, peer: str, ask: Ask) -> None:
+        self._machine, self._options, self._peer, self._ask = machine, options, peer, ask
+        self._limit = options.timeout_seconds
+        self.until: float | None = None
+        self._halts = self._halted = False
+        self._cache_waits = False
+
+    def forget(self) -> None:
+        """The QEMU that all this was about has ended."""
+        self.until = None
+        self._halted = self._cache_waits = False
+
+    @property
+    def holds(self) -> bool:
+        """Does the machine stand still because of it?"""
+        return self._halted
+
+    async def adopt(self, now: float) -> None:
+        """Go on with what an earlier agent has begun, if it has.
+
+        Raises:
+            DriverError: QEMU did not answer.
+        """
+        machine, limit = self._machine, self._limit
+        if machine.role != "active" or self.until is not None:
+            return
+        self._halts = not qmp.has_kvm(await self._ask(qmp.QUERY_KVM, limit))
+        parameters = await self._ask(qmp.QUERY_PARAMETERS, limit)
+        self._cache_waits = 0 < qmp.delta_cache_bytes(parameters) < self._cache_bytes
+        if machine.mode is Mode.NONE:
+            ends_whole = qmp.downtime_milliseconds(parameters) == qmp.ENDS_WHOLE
+            self._halted = ends_whole and machine.run_state == HALTED
+            if machine.migration in COPYING:
+                self.until = now + self._options.sync_seconds
+
+    async def begin(self, now: float, interval_ms: int) -> None:
+        """Have QEMU begin.
+
+        Raises:
+            DriverError: QEMU did not do it.
+        """
+        limit = self._limit
+        self._halts = not qmp.has_kvm(await self._ask(qmp.QUERY_KVM, limit))
+        self._cache_waits = bool(self._cache_bytes)
+        if self._cache_waits:
+            # Room for one page: what it holds after the last round of the copy is not what the standby has.
+            await self._ask(qmp.set_delta_cache(qmp.PAGE_BYTES), limit)
+        await self._ask(qmp.enable(deltas=self._cache_waits), limit)
+        await self._ask(qmp.set_downtime(qmp.ENDS_WHOLE if self._halts else qmp.USUAL_DOWNTIME), limit)
+        await self._ask(qmp.set_interval(interval_ms), limit)
+        self.until = now + self._options.sync_seconds
+        await self._ask(qmp.migrate_to(self._peer), limit)
+
+    async def keep(self, now: float) -> None:
+        """Take the next step: give up, halt the machine for the end of the copy, or clear up after it.
+
+        Raises:
+            DriverError: QEMU did not do it.
+        """
+        machine = self._machine
+        if self.until is not None:
+            if now > self.until:
+                await self._ask(qmp.CANCEL, self._limit)
+            elif self._halts and not self._halted and machine.run_state == RUNNING and self._nearly_done:
+                self._halted = True
+                await self._ask(qmp.HALT, self._limit)
+            return
+        if self._halted:
+            if machine.run_state == HALTED:
+                await self._ask(qmp.GO_ON, self._limit)
+            self._halted = False
+        if self._cache_waits and machine.mode is Mode.PRIMARY:
+            await self._ask(qmp.set_delta_cache(self._cache_bytes), self._limit)  # which empties it
+            self._cache_waits = False
+
+    @property
+    def _nearly_done(self) -> bool:
+        copied = self._machine.copied
+        return copied.rounds > 1 or copied.rest_seconds <= STAND_SECONDS
+
+    @property
+    def _cache_bytes(self) -> int:
+        return self._options.delta_cache_mb << 20
