@@ -272,3 +272,15 @@ async def test_a_machine_near_its_memory_limit_is_told_as_outgrown(machines: Mac
     second = await machines.watch("two", memory_limit_mb=0)
     await until(lambda: second.seen.in_sync)
     assert not second.seen.outgrown
+
+
+async def test_a_machine_that_stood_still_for_its_copy_when_the_agent_died_goes_on(machines: Machines) -> None:
+    machines.boot("one")
+    first = await machines.watch("one")
+    await until(lambda: first.counts["sync_failed"] > 0)  # nobody listens; its parameters are those of a copy
+    await machines.unwatch("one")
+    await machines.ask("one", "stop")
+    first = await machines.watch("one")
+    await until(lambda: first.counts["sync_failed"] > 0)
+    await machines.unwatch("one")
+    assert (await machines.ask("one", "query-status"))["status"] == "running"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from tunnelswitch.config import Colo, ColoSite
 from tunnelswitch.replication.colo_protect import Protector
-from tunnelswitch.replication.colo_qmp import Command, Mode
+from tunnelswitch.replication.colo_qmp import Command, Copied, Mode
 from tunnelswitch.replication.colo_state import Machine
 
 SITES = {"one": ColoSite(migration_address="127.0.0.1:1"), "two": ColoSite(migration_address="127.0.0.1:2")}
@@ -28,6 +30,12 @@ class Qemu:
         self.machine.take_answers(Mode.NONE, "running", "")
         options = Colo(qmp_socket="/x", sites=SITES)
         self.protector = Protector(self.machine, options, "one", self._ask, lambda: None, self._count)
+
+    def says(self, mode: Mode, run_state: str, migration: str, copied: Copied | None = None) -> None:
+        """What a look finds; an attempt that has ended is told as `colo_watch` tells it."""
+        self.machine.take_answers(mode, run_state, migration, copied)
+        if mode is not Mode.NONE or migration == "failed":
+            self.protector.attempted(mode, "")
 
     async def _ask(self, command: Command, limit_seconds: float) -> Any:
         self.asked[command.name] += 1
@@ -67,3 +75,69 @@ async def test_a_disk_that_comes_to_be_replicated_is_no_obstacle_any_more() -> N
     qemu.answers["query-named-block-nodes"] = [REPLICATING]
     await qemu.protector.settle()
     assert qemu.machine.obstacle == ""
+
+
+async def copying(*, kvm: bool) -> Qemu:
+    """A machine in the first round of its copy."""
+    qemu = Qemu(11, 1, 0)
+    qemu.answers["query-kvm"] = {"enabled": kvm, "present": True}
+    await qemu.protector.settle()
+    await qemu.protector.keep()
+    assert qemu.asked["migrate"] == 1
+    qemu.says(Mode.NONE, "running", "active", Copied(0.5, rounds=1, rest_seconds=1.0))
+    await qemu.protector.keep()
+    assert not qemu.asked["stop"], "there is much left to send"
+    return qemu
+
+
+@pytest.mark.parametrize("nearly", [Copied(0.98, rounds=1, rest_seconds=0.04), Copied(0.9, rounds=2)])
+async def test_without_kvm_a_machine_stands_still_for_the_end_of_its_copy(nearly: Copied) -> None:
+    for kvm in (False, True):
+        qemu = await copying(kvm=kvm)
+        qemu.says(Mode.NONE, "running", "active", nearly)
+        await qemu.protector.keep()
+        assert qemu.asked["stop"] == (0 if kvm else 1)
+        qemu.says(Mode.PRIMARY, "colo", "colo")
+        await qemu.protector.keep()
+        assert not qemu.asked["cont"], "QEMU lets it go on after the first checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("mode", "migration"),
+    [(Mode.NONE, "failed"), (Mode.PRIMARY, "colo")],
+    ids=["the copy failed", "QEMU was faster"],
+)
+async def test_a_machine_that_was_halted_for_its_copy_goes_on(mode: Mode, migration: str) -> None:
+    qemu = await copying(kvm=False)
+    qemu.says(Mode.NONE, "running", "active", Copied(1.0, rounds=2))
+    await qemu.protector.keep()
+    qemu.says(mode, "paused", migration)
+    await qemu.protector.keep()
+    assert qemu.asked["cont"] == 1
+    qemu.says(mode, "running", migration)
+    await qemu.protector.keep()
+    assert qemu.asked["cont"] == 1
+
+
+async def test_what_an_earlier_agent_halted_goes_on_and_what_an_operator_halted_does_not() -> None:
+    for downtime, times in ((0, 1), (300, 0)):
+        qemu = Qemu(11, 1, 0)
+        qemu.answers["query-migrate-parameters"] = {"downtime-limit": downtime}
+        qemu.says(Mode.NONE, "paused", "failed")
+        await qemu.protector.settle()
+        await qemu.protector.keep()
+        assert qemu.asked["cont"] == times
+
+
+async def test_a_copy_that_an_earlier_agent_began_is_brought_to_its_end() -> None:
+    qemu = Qemu(11, 1, 0)
+    qemu.answers["query-migrate-parameters"] = {"downtime-limit": 0, "xbzrle-cache-size": 4096}
+    qemu.says(Mode.NONE, "running", "active", Copied(0.9, rounds=3))
+    await qemu.protector.settle()
+    await qemu.protector.keep()
+    assert qemu.asked["stop"] == 1
+    assert not qemu.asked["migrate"]
+    before = qemu.asked["migrate-set-parameters"]
+    qemu.says(Mode.PRIMARY, "running", "colo")
+    await qemu.protector.keep()
+    assert qemu.asked["migrate-set-parameters"] == before + 1, "what changes is remembered from now on"

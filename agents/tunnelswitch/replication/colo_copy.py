@@ -23,7 +23,7 @@ Ask = Callable[[Command, float], Awaitable[Any]]
 
 
 class FirstCopy:
-    """One attempt after the other to give `peer` the whole machine.
+    """One attempt after the other to give `peer` (HOST:PORT) the whole machine.
 
     Attributes:
         until: when the attempt under way is given up, seconds of the event loop's clock; None: there is none.
@@ -40,6 +40,11 @@ class FirstCopy:
         """The QEMU that all this was about has ended."""
         self.until = None
         self._halted = self._cache_waits = False
+
+    @property
+    def under_way(self) -> bool:
+        """Is an attempt under way?"""
+        return self.until is not None
 
     @property
     def holds(self) -> bool:

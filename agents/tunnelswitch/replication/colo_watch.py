@@ -67,7 +67,7 @@ class MachineWatch:
         self.promoting = False
         self.commits = Committed()
         self.protector = Protector(self.machine, options, site, self.ask, self._changed, count)
-        self.protector.output_waits = self.output is not None
+        self.protector.peer.output_waits = self.output is not None
         self._service, self._site = service, site
         self._options = options
         self._path = Path(options.qmp_socket.replace("{site}", site))
@@ -92,7 +92,7 @@ class MachineWatch:
 
     async def close(self) -> None:
         """Stop looking; QEMU goes on, protected as it is."""
-        await self.protector.close()
+        await self.protector.peer.close()
         if self._halting is not None:
             await asyncio.wait({self._halting}, timeout=self._options.timeout_seconds)
         self.huge_pages.leave()
@@ -192,7 +192,7 @@ class MachineWatch:
         if version != self._version or self.promoting:
             return  # it speaks of the time before a promotion or an exit
         self.machine.take_answers(mode, run_state, qmp.migration_status(migration), qmp.copied(migration))
-        self.protector.expect_checkpoints()
+        self.protector.peer.expect_checkpoints()
         if mode is not Mode.NONE or self.machine.migration in ("failed", "cancelled"):
             self.protector.attempted(mode, qmp.migration_error(migration))
         self._complaint = "" if not self.machine.obstacle else self._complaint
@@ -203,7 +203,7 @@ class MachineWatch:
         name = str(event.get("event"))
         if self.output is not None and name == qmp.STOP:
             self.output.stopped(qmp.event_nanoseconds(event))
-        self.protector.heard(name)
+        self.protector.peer.heard(name)
         if name == qmp.COLO_EXIT:
             self.commits.lost("checkpoints have ended")
         if checkpoint is not None and not self.promoting:
