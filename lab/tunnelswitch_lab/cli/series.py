@@ -1,4 +1,4 @@
-"""Series of measurements on the real lab: beside peers, over distance, with many services, and what the paper measured."""
+"""Series of measurements on the real lab: beside peers, over distance, with many services, and what the paper did."""
 
 from __future__ import annotations
 
