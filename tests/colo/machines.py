@@ -80,10 +80,13 @@ class Machines:
         usual = {"qmp_socket": str(self.directory / "{site}.sock"), "sites": sites, "checkpoint_interval_ms": 50}
         return Colo(**{**usual, "stall_seconds": 2.0, **overrides})
 
-    def boot(self, site: str, *more: str, standby: bool = False, muted: bool = True) -> subprocess.Popen[bytes]:
-        """Start a QEMU; its monitor comes in its own time."""
+    def boot(
+        self, site: str, *more: str, standby: bool = False, muted: bool = True, namespace: str = ""
+    ) -> subprocess.Popen[bytes]:
+        """Start a QEMU, in a network namespace if one is named; its monitor comes in its own time."""
         (self.directory / f"{site}.sock").unlink(missing_ok=True)
         command = [
+            *(("ip", "netns", "exec", namespace) if namespace else ()),
             *self.qemu,
             *("-accel", "tcg,tb-size=8", "-machine", "pc", "-cpu", "qemu64", "-m", "16M", "-smp", "1"),
             *("-nodefaults", "-display", "none", "-netdev", "hubport,id=net0,hubid=0"),
