@@ -37,6 +37,9 @@ from tunnelswitch.replication.watching import wait_for
 POLL_SECONDS = 1.0
 ABSENT_POLL_SECONDS = 0.25
 SYNC_POLL_SECONDS = 0.02
+# QEMU's main loop is stuck for good if the machine is let go on by a checkpoint while it waits for it to stand still. A
+# halt that comes within so much of an interval is done by then; a later one is left out.
+HALT_WITHIN = 0.25
 _ENDED_RUNS = 16
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -215,7 +218,8 @@ class MachineWatch:
             if self.output is not None and checkpoint.role == "active":
                 self.output.committed()
             if checkpoint.role == "standby":
-                self._halting = asyncio.create_task(self._halt())
+                if ago < HALT_WITHIN * self._options.checkpoint_interval_ms / 1000:
+                    self._halting = asyncio.create_task(self._halt())
                 if self.running is not None:
                     self.huge_pages.begin(self.machine.run, self.running.pid)
         if name in (qmp.COLO_EXIT, qmp.MIGRATION):
