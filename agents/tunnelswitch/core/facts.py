@@ -149,7 +149,7 @@ class Heartbeat:
     """One message per site and interval, however many services. `sent_at_monotonic` is the sender's own clock: only its
     rate is used, to tell a late message from a fresh one. `heard` echoes (incarnation, sequence) of the others.
     `services` is all that the site hosts if `services_version` is 0. Else they are too many for every message, and it
-    has, of some groups, all: of those that changed, and of others in turn. The version rises by one with each change."""
+    has, of some groups, all: of those that changed, and of others in turn. The version rises by one at each change."""
 
     site: str
     incarnation: str

@@ -356,7 +356,7 @@ class HostedGroup:
                 self._actions.append(Publish(proof, flush=True))
 
     def statuses(self, now: float, *, age_max_seconds: float = 0.0) -> tuple[ServiceStatus, ...]:
-        """For the heartbeat. While nothing but the checkpoints' numbers and ages changes, the same tuple for so long."""
+        """For the heartbeat. While only numbers and ages of checkpoints change, the same tuple for so long."""
         record, gate_open = self.record, self.gate.open
         latched = record is not None and self.latched == record.stamp and not self.handing.is_under_way(record.stamp)
         of = (gate_open, latched, [instance.seen for instance in self.instances.values()])
