@@ -181,7 +181,9 @@ class Evidence:
             missing.append(f"{record.active} waits to be exposed, and {target} would have to wait as well")
         for service in self.group.services:
             status = self.statuses(target, now).get(service.name)
-            if status is None or not status.run:
+            if status is None:
+                missing.append(f"{target} has not said how {service.name} is")
+            elif not status.run:
                 missing.append(f"{target} hosts no instance of {service.name}")
             elif record.in_sync and not names_run(record.standby_run, service.name, status.run):
                 missing.append(f"{service.name} on {target} is another run than the one in sync")

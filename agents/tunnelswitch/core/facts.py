@@ -138,7 +138,8 @@ class ServiceStatus:
 
 @dataclass(frozen=True, slots=True)
 class ClientsObservation:
-    """Do the clients of a service get answers? Seen on their packets at the gateway."""
+    """Do the clients of a service get answers? Seen on their packets at the gateway. A gateway of more than 8 services
+    leaves out those whose clients do not wait."""
 
     service: str
     unanswered_seconds: float
