@@ -1,4 +1,4 @@
-"""The decisions hold where a site says its services in turns, as if it had many, and others may know of none of them."""
+"""The decisions hold where services are said in turns, as if there were many, and others may know nothing of them."""
 
 from __future__ import annotations
 
