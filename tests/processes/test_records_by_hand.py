@@ -48,6 +48,15 @@ def test_a_gate_that_is_open_under_an_older_decision_names_nobody() -> None:
     assert recovered(GROUP, beats, active="secondary").active == "secondary"
 
 
+def test_a_site_with_many_services_that_has_not_come_to_this_group_yet_is_waited_for() -> None:
+    silent = replace(beat("secondary", HIGH), services_version=3)
+    beats = heard(beat("primary", HIGH, gate_open=True, run="p1"), silent, beat("gateway", HIGH))
+    with pytest.raises(RefusedError, match="secondary has not said yet what it hosts of voip"):
+        recovered(GROUP, beats)
+    said = replace(beat("secondary", HIGH, run="s1"), services_version=3)
+    assert recovered(GROUP, beats | {"secondary": said}).active == "primary"
+
+
 def test_two_open_gates_name_nobody() -> None:
     both = heard(
         beat("primary", HIGH, gate_open=True, run="p"),

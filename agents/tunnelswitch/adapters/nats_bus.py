@@ -20,7 +20,8 @@ import structlog
 from tunnelswitch.bus import codec, limits, speech, subjects
 from tunnelswitch.bus.access import ANONYMOUS, Access
 from tunnelswitch.bus.connection import DEFAULT_TIMING, Connection, Timing
-from tunnelswitch.bus.wire import publish_command
+from tunnelswitch.bus.turns import Listener, Teller
+from tunnelswitch.bus.wire import WireClient, publish_command
 from tunnelswitch.core.facts import Epoch, GroupRecord, Heartbeat
 from tunnelswitch.errors import BadMessageError, BusError
 
@@ -95,6 +96,8 @@ class NatsBus:
         self._id_prefix = secrets.token_hex(6)
         self._next_id = 0
         self._subjects: dict[tuple[type, str], str] = {}
+        self._teller, self._listener = Teller(), Listener()
+        self._client: WireClient | None = None
         self._connection = Connection(
             urls,
             name=f"{source} bus",
@@ -132,20 +135,27 @@ class NatsBus:
         """Send now, or drop and count: while disconnected, or when the socket has not taken what came before."""
         backlog = HEARTBEAT_BACKLOG_BYTES if type(message) is Heartbeat else BACKLOG_BYTES
         client = self._connection.client
+        if client is not self._client:
+            self._client = client
+            self._teller.lost()  # nobody knows how much of the last message left the socket
         if client is None:
             self.counts.dropped += 1
             return
         self._next_id += 1
         try:
+            if isinstance(message, Heartbeat):
+                message = self._teller.shorten(message)
             payload = codec.encode(message, self._source, f"{self._id_prefix}-{self._next_id}", self._clock_unix())
             command = publish_command(self._subject_of(message), payload)
         except BusError as error:
             self._bad(error.kind if isinstance(error, BadMessageError) else "invalid", error, "to send")
+            self._teller.lost()
             return
         if client.write(command, backlog):
             self.counts.published += 1
         else:
             self.counts.dropped += 1
+            self._teller.lost()
 
     async def flush(self, deadline_seconds: float) -> None:
         """Return once everything published so far has left the socket, or at the deadline."""
@@ -174,6 +184,8 @@ class NatsBus:
             return
         self.counts.received += 1
         message = envelope.message
+        if isinstance(message, Heartbeat):
+            message = self._listener.complete(message)
         self._emit(Epoch(message) if isinstance(message, GroupRecord) else message)
 
     def _bad(self, kind: str, error: BusError, where: str) -> None:

@@ -20,7 +20,8 @@ WHY_MAX = 200
 @dataclass(slots=True)
 class Instance:
     """The local copy of one service. `protected_at`: since when its driver has called it protected; `interrupted_at`:
-    when it ceased to last; `confirmed_at`: when the other site said last that it holds the standby of the record."""
+    when it ceased to last; `confirmed_at`: when the other site first said after that, or once more, that it holds the
+    standby of the record."""
 
     service: Service
     seen: ServiceSeen
@@ -110,5 +111,7 @@ def confirm(instances: Mapping[str, Instance], record: GroupRecord, told: Iterab
     """The other site's word on its copies: are they the standbys of the record, in sync?"""
     for status in told:
         instance = instances.get(status.service)
-        if instance is not None and status.in_sync and names_run(record.standby_run, status.service, status.run):
+        if instance is None or instance.protected_at is None or instance.confirmed_at > instance.protected_at:
+            continue  # nothing waits for it, and it is said in every heartbeat
+        if status.in_sync and names_run(record.standby_run, status.service, status.run):
             instance.confirmed_at = now

@@ -6,6 +6,7 @@ active's consent, which is a proof of its own. A new stamp voids everything gath
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tunnelswitch.core.facts import (
@@ -63,7 +64,8 @@ class Evidence:
     asked_evidence: tuple[str, ...] = ()
     promote_failed: PromoteFailed | None = None
     _open_since: dict[str, float] = field(default_factory=dict)
-    _gists: dict[str, list[object]] = field(default_factory=dict)
+    _gists: dict[str, tuple[object, ...]] = field(default_factory=dict)
+    _said: dict[str, list[object]] = field(default_factory=dict)
 
     def void(self) -> None:
         """A new stamp is in force."""
@@ -76,24 +78,35 @@ class Evidence:
         """Take a heartbeat. Returns False if it says of this group just what the last one said, and nothing that grows
         with time."""
         beat, now, group = ballot.heartbeat, ballot.received_at, self.group.name
-        known, before = self._fresh(beat.site, now), self._gists.get(beat.site)
+        known, last, before = self._fresh(beat.site, now), self.ballots.get(beat.site), self._gists.get(beat.site)
         self.ballots[beat.site] = ballot
+        said = ballot.statuses(group)
+        if last is None or last.statuses(group) != said:
+            self._hear_statuses(beat.site, said, now)
         # What other sites see counts by their votes alone.
-        gist = self._gists[beat.site] = _gist(ballot, group, with_observations=beat.site == self.gateway)
-        if not any(status.gate_open for status in ballot.statuses(group)):
-            self._open_since.pop(beat.site, None)
-        else:
-            self._open_since.setdefault(beat.site, now)
+        seen = tuple((seen.path, seen.bus) for seen in beat.observations) if beat.site == self.gateway else ()
+        gist = (beat.late, beat.marks.get(group), seen, self._said.get(beat.site))
+        self._gists[beat.site] = gist
         vote = ballot.vote(group)
         if known is None or gist != before or (vote is not None and vote.down):
             return True
         if beat.site != self.gateway:
             return False
         # Only of this gateway it matters for how long it has seen what it sees.
-        names = [service.name for service in self.group.services]
-        if any(said.unanswered_seconds(name) for said in (ballot, known) for name in names):
+        waited = [one for one in (ballot, known) if one.somebody_waits]
+        if any(one.unanswered_seconds(service.name) for one in waited for service in self.group.services):
             return True
-        return any(seen.path is not Path.UP for seen in beat.observations)
+        return any(path is not Path.UP for path, _ in seen)
+
+    def _hear_statuses(self, site: str, said: Sequence[ServiceStatus], now: float) -> None:
+        """What it says of its copies is not just what it said before."""
+        self._said[site] = _gist(said)
+        if not said:
+            return  # of many services a site may not have said all yet: that is no word on them
+        if any(status.gate_open for status in said):
+            self._open_since.setdefault(site, now)
+        else:
+            self._open_since.pop(site, None)
 
     def prove(self, proof: Proof, record: GroupRecord) -> bool:
         """Keep a proof that is about this record's active, stamp and run; anything else is ignored."""
@@ -168,7 +181,9 @@ class Evidence:
             missing.append(f"{record.active} waits to be exposed, and {target} would have to wait as well")
         for service in self.group.services:
             status = self.statuses(target, now).get(service.name)
-            if status is None or not status.run:
+            if status is None:
+                missing.append(f"{target} has not said how {service.name} is")
+            elif not status.run:
                 missing.append(f"{target} hosts no instance of {service.name}")
             elif record.in_sync and not names_run(record.standby_run, service.name, status.run):
                 missing.append(f"{service.name} on {target} is another run than the one in sync")
@@ -225,8 +240,8 @@ class Evidence:
 
     def _cut_off(self, record: GroupRecord, now: float) -> Verdict | None:
         """The active lives, but this gateway's clients do not get through to it, while the standby's path is up."""
-        if self.fresh(record.active, now) is None:
-            return None
+        if not self.statuses(record.active, now):
+            return None  # not heard, or it has not said yet whether it could serve them at all
         ballot = self._fresh(self.gateway, now)
         target = self.group.other(record.active)
         if ballot is None or ballot.heartbeat.late or self.path_to(target, now) is not Path.UP:
@@ -307,12 +322,9 @@ class Evidence:
         return (in_sync, active_run, self.runs(target, now) if in_sync else "")
 
 
-def _gist(ballot: Ballot, group: str, *, with_observations: bool) -> list[object]:
-    """What a heartbeat says that a group rests on, without ages and counters."""
-    beat = ballot.heartbeat
-    said: list[object] = [beat.late, beat.marks.get(group)]
-    if with_observations:
-        said += [(seen.path, seen.bus) for seen in beat.observations]
-    for s in ballot.statuses(group):
-        said.append((s.service, s.run, s.role, s.protection, s.in_sync, s.gate_open, s.self_fenced, s.why))
-    return said
+def _gist(statuses: Sequence[ServiceStatus]) -> list[object]:
+    """What they say that a group rests on, without ages and counters."""
+    return [
+        (s.service, s.run, s.role, s.protection, s.in_sync, s.gate_open, s.self_fenced, s.why, s.outgrown)
+        for s in statuses
+    ]

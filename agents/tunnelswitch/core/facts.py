@@ -12,6 +12,9 @@ from enum import StrEnum
 
 from tunnelswitch.core.stamp import Stamp
 
+SERVICES_EVERY_BEAT_MAX = 8
+"""A site with no more services says all of them in every heartbeat, to the moment."""
+
 
 class Path(StrEnum):
     """State of the underlay path to a site, by BFD (RFC 5880)."""
@@ -135,7 +138,8 @@ class ServiceStatus:
 
 @dataclass(frozen=True, slots=True)
 class ClientsObservation:
-    """Do the clients of a service get answers? Seen on their packets at the gateway."""
+    """Do the clients of a service get answers? Seen on their packets at the gateway. A gateway of more than 8 services
+    leaves out those whose clients do not wait."""
 
     service: str
     unanswered_seconds: float
@@ -144,7 +148,9 @@ class ClientsObservation:
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
     """One message per site and interval, however many services. `sent_at_monotonic` is the sender's own clock: only its
-    rate is used, to tell a late message from a fresh one. `heard` echoes (incarnation, sequence) of the others."""
+    rate is used, to tell a late message from a fresh one. `heard` echoes (incarnation, sequence) of the others.
+    `services` is all that the site hosts if `services_version` is 0. Else they are too many for every message, and it
+    has, of some groups, all: of those that changed, and of others in turn. The version rises by one at each change."""
 
     site: str
     incarnation: str
@@ -159,6 +165,7 @@ class Heartbeat:
     votes: tuple[Vote, ...] = ()
     services: tuple[ServiceStatus, ...] = ()
     clients: tuple[ClientsObservation, ...] = ()
+    services_version: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from tunnelswitch.core.actions import Action, Publish
 from tunnelswitch.core.events import ClientsSeen
-from tunnelswitch.core.facts import ClientsObservation, Heartbeat, Traffic
+from tunnelswitch.core.facts import SERVICES_EVERY_BEAT_MAX, ClientsObservation, Heartbeat, Traffic
 from tunnelswitch.core.following import Follower
 from tunnelswitch.core.gate import stored_marks
 from tunnelswitch.core.member import Member
@@ -30,7 +30,11 @@ class SiteAgent:
         member.marks = lambda: stored_marks(follower.gate for follower in followers)
 
     def _clients(self, now: float) -> tuple[ClientsObservation, ...]:
-        return tuple(ClientsObservation(service, seconds) for service, seconds in self._unanswered.items())
+        """Of many services those whose clients wait: that nobody waits is not worth its bytes."""
+        many = len(self._unanswered) > SERVICES_EVERY_BEAT_MAX
+        return tuple(
+            ClientsObservation(service, seconds) for service, seconds in self._unanswered.items() if seconds or not many
+        )
 
     def receive(self, event: object, now: float) -> None:
         match event:

@@ -19,7 +19,6 @@ from tunnelswitch.core.facts import (
     GroupRecord,
     Handover,
     HandoverRefused,
-    Heartbeat,
     PromoteFailed,
     Proof,
     ProofKind,
@@ -31,7 +30,7 @@ from tunnelswitch.core.facts import (
 from tunnelswitch.core.gate import Gate
 from tunnelswitch.core.handing import HandingOver
 from tunnelswitch.core.member import READ_DEADLINE_SECONDS, Member
-from tunnelswitch.core.quorum import blocking
+from tunnelswitch.core.quorum import Ballot, blocking
 from tunnelswitch.core.runs import names_run
 from tunnelswitch.core.stamp import Stamp
 
@@ -66,13 +65,17 @@ class HostedGroup:
         self._served: tuple[int, str] | None = None
         self._told: Applied | None = None
         self._told_of: tuple[Stamp, frozenset[str]] | None = None
+        self._said: tuple[ServiceStatus, ...] = ()
+        self._said_of: tuple[bool, bool, list[events.ServiceSeen]] | None = None
+        self._said_at = float("-inf")
+        self._said_claims = False
         self._actions: list[Action] = []
 
     # ------------------------------------------------------------------ in
 
     def receive(self, event: object, now: float) -> None:
-        """Take one event that concerns this group or all groups, then act on it."""
-        if isinstance(event, Heartbeat):  # first: nearly all events are one
+        """Take one event that concerns this group or all groups (a heartbeat as a ballot), then act on it."""
+        if isinstance(event, Ballot):  # first: nearly all events are one
             if self._watch_peer(event, now):
                 self.act(now)
             return
@@ -145,21 +148,21 @@ class HostedGroup:
             self.handing.drop()
             self.latched = record.stamp
 
-    def _watch_peer(self, beat: Heartbeat, now: float) -> bool:
+    def _watch_peer(self, ballot: Ballot, now: float) -> bool:
         """What others see of the old active; the word of the new one that it serves stands in for a lost `serving`.
         Returns whether something may follow from it; what time alone brings has its deadline."""
-        record = self.record
+        record, beat = self.record, ballot.heartbeat
         if record is None:
             return False
         if len(record.gateways) > 1:
             self.certificate.hear(beat, record, now)
         if record.active == self.site:
             if beat.site == self.group.other(self.site):
-                confirm(self.instances, record, beat.services, now)
+                confirm(self.instances, record, ballot.statuses(self.group.name), now)
             return not self.gate.open
         if beat.site != record.active or beat.marks.get(self.group.name) != record.stamp:
             return record.stamp != self._stamp
-        mine = [status for status in beat.services if status.group == self.group.name]
+        mine = ballot.statuses(self.group.name)
         news = record.stamp != self._stamp
         if mine and all(status.role == "active" and status.gate_open for status in mine):
             news = news or self._peer_serving != record.stamp
@@ -352,16 +355,21 @@ class HostedGroup:
                 proof = Proof(*told, gate_closed=not self.gate.open, final_checkpoint=final)
                 self._actions.append(Publish(proof, flush=True))
 
-    def statuses(self, now: float) -> tuple[ServiceStatus, ...]:
-        """For the heartbeat."""
-        record = self.record
+    def statuses(self, now: float, *, age_max_seconds: float = 0.0) -> tuple[ServiceStatus, ...]:
+        """For the heartbeat. While only numbers and ages of checkpoints change, the same tuple for so long."""
+        record, gate_open = self.record, self.gate.open
         latched = record is not None and self.latched == record.stamp and not self.handing.is_under_way(record.stamp)
-        if self._claims_standby() and all(instance.seen.role == "active" for instance in self.instances.values()):
+        of = (gate_open, latched, [instance.seen for instance in self.instances.values()])
+        if now - self._said_at >= age_max_seconds or of != self._said_of:
+            self._said_at, self._said_of = now, of
+            self._said = tuple(
+                instance.status(self.group.name, now, gate_open=gate_open, self_fenced=latched)
+                for instance in self.instances.values()
+            )
+            self._said_claims = self._claims_standby() and all(status.role == "active" for status in self._said)
+        if self._said_claims:
             self._alone.claims(now)
-        return tuple(
-            instance.status(self.group.name, now, gate_open=self.gate.open, self_fenced=latched)
-            for instance in self.instances.values()
-        )
+        return self._said
 
     def deadline(self) -> float | None:
         if self.record is None:

@@ -6,7 +6,7 @@ The down-vote majority guards against false alarms; safety rests on compare-and-
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 from tunnelswitch.core.facts import Heartbeat, ServiceStatus, Vote
 from tunnelswitch.core.stamp import Stamp
@@ -24,19 +24,24 @@ def blocking(voters: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """The last word of one voter, and when it came. By group, because it is about many of them and each asks."""
+    """The last word of one voter, and when it came. By group, because it is about many of them and each asks. What is
+    the same as in the one `before`, of the same site, is not worked out anew."""
 
     heartbeat: Heartbeat
     received_at: float
+    before: InitVar[Ballot | None] = None
     _votes: dict[str, Vote] = field(init=False, repr=False, compare=False)
     _statuses: dict[str, list[ServiceStatus]] = field(init=False, repr=False, compare=False)
     _unanswered: dict[str, float] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, before: Ballot | None) -> None:
         votes = {vote.group: vote for vote in reversed(self.heartbeat.votes)}
         statuses: dict[str, list[ServiceStatus]] = {}
-        for status in self.heartbeat.services:
-            statuses.setdefault(status.group, []).append(status)
+        if before is not None and before.heartbeat.services is self.heartbeat.services:
+            statuses = before._statuses
+        else:
+            for status in self.heartbeat.services:
+                statuses.setdefault(status.group, []).append(status)
         object.__setattr__(self, "_votes", votes)
         unanswered = {
             seen.service: seen.unanswered_seconds for seen in self.heartbeat.clients if seen.unanswered_seconds
@@ -51,6 +56,11 @@ class Ballot:
     def statuses(self, group: str) -> Sequence[ServiceStatus]:
         """What it hosts of a group."""
         return self._statuses.get(group, ())
+
+    @property
+    def somebody_waits(self) -> bool:
+        """Are there clients, of any service, that wait there for an answer?"""
+        return bool(self._unanswered)
 
     def unanswered_seconds(self, service: str) -> float:
         """For how long clients of a service wait there for an answer."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from tunnelswitch.core.actions import Action
-from tunnelswitch.core.facts import Heartbeat, ServiceStatus
+from tunnelswitch.core.facts import SERVICES_EVERY_BEAT_MAX, Heartbeat, ServiceStatus
 from tunnelswitch.core.following import Follower
 from tunnelswitch.core.gate import stored_marks
 from tunnelswitch.core.hosting import HostedGroup
 from tunnelswitch.core.member import Member
 from tunnelswitch.core.parting import Parts
+from tunnelswitch.core.quorum import Ballot
+
+# Of many services the numbers and ages of checkpoints are worked out so seldom; all else is always as it is.
+AGE_MAX_SECONDS = 1.0
 
 
 class ServerAgent:
@@ -26,11 +32,19 @@ class ServerAgent:
         parts: tuple[HostedGroup | Follower, ...] = (*hosted, *followers)
         self._parts = Parts(parts)
         self._actions: list[Action] = []
+        many = sum(len(part.group.services) for part in hosted) > SERVICES_EVERY_BEAT_MAX
+        self._age_max_seconds = AGE_MAX_SECONDS if many else 0.0
+        self._ballots: dict[str, Ballot] = {}
+        self._said: list[tuple[ServiceStatus, ...]] = []
+        self._all_said: tuple[ServiceStatus, ...] = ()
         member.services = self._services
         member.marks = lambda: stored_marks(part.gate for part in parts)
 
     def _services(self, now: float) -> tuple[ServiceStatus, ...]:
-        return tuple(status for group in self.hosted for status in group.statuses(now))
+        said = [group.statuses(now, age_max_seconds=self._age_max_seconds) for group in self.hosted]
+        if said != self._said:
+            self._said, self._all_said = said, tuple(chain.from_iterable(said))
+        return self._all_said
 
     def fit(self, now: float) -> bool:
         """May this host go on: is no gate open here that should have been closed by now (PROTOCOL A3)?"""
@@ -39,8 +53,12 @@ class ServerAgent:
     def receive(self, event: object, now: float) -> None:
         due = self._due(now)
         fresh = self.member.receive(event, now)
-        if isinstance(event, Heartbeat) and fresh is None:
-            return
+        if isinstance(event, Heartbeat):
+            if fresh is None:
+                return
+            ballot = Ballot(event, now, self._ballots.get(event.site))
+            self._ballots[event.site] = ballot
+            event = ballot
         concerned = self._parts.concerned(event)
         for part in concerned:
             part.receive(event, now)

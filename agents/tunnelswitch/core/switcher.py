@@ -28,6 +28,7 @@ class Switcher:
         self.stale_messages = 0
         self._freshness = Freshness(age_max_seconds)
         self._parts = Parts(deciders)
+        self._ballots: dict[str, Ballot] = {}
         self._actions: list[Action] = []
 
     def receive(self, event: object, now: float) -> None:
@@ -39,7 +40,9 @@ class Switcher:
                 self.stale_messages += 1
                 return
             # Indexed once for all groups.
-            event = Ballot(event, now)
+            ballot = Ballot(event, now, self._ballots.get(event.site))
+            self._ballots[event.site] = ballot
+            event = ballot
         if isinstance(event, LoopLate):
             return
         concerned = self._parts.concerned(event)

@@ -88,6 +88,14 @@ def recovered(
             f"no heartbeat of {', '.join(unheard)}: its mark may be the highest",
             "start the agents there, or say --without SITE for a site that is surely off",
         )
+    unsaid = [
+        site
+        for site in group.servers
+        if site in beats and beats[site].services_version and not _statuses(group, beats, site)
+    ]
+    if unsaid:
+        # Many services are said in turns, and all anew after a lost heartbeat.
+        raise RefusedError(f"{', '.join(unsaid)} has not said yet what it hosts of {group.name}", "try again")
     marks = [beat.marks[group.name] for beat in beats.values() if group.name in beat.marks]
     highest = max(marks, default=Stamp(0, "none"))
     serving = active or _who_serves(group, beats, highest)

@@ -11,6 +11,7 @@ import contextlib
 import json
 from typing import TypedDict
 
+from tunnelswitch.bus.turns import TURN_SECONDS
 from tunnelswitch.config import Deployment
 from tunnelswitch.config.values import split_endpoint
 from tunnelswitch.core.facts import GroupRecord, Heartbeat
@@ -20,7 +21,7 @@ from tunnelswitch.processes.connecting import epoch_store, viewer_bus
 
 READ_SECONDS = 3.0
 HEALTH_SECONDS = 2.0
-HEARTBEATS = 3  # so many intervals, and not less than a second, for every server to be heard
+HEARTBEATS = 3  # so many intervals, and not less than a second, for every server to be heard, and then a turn
 HEARTBEATS_SECONDS_MIN = 1.0
 ANSWER_MAX_BYTES = 65536
 
@@ -46,7 +47,7 @@ class GroupStatus(TypedDict, total=False):
 
 
 class CopyStatus(TypedDict, total=False):
-    """One copy of a service; `error` if its site was not heard. `state`: unprotected, syncing, protected, degraded or
+    """One copy of a service; `error` if its site has not said it. `state`: unprotected, syncing, protected, degraded or
     stopped; `why` says what is missing to a sound protection."""
 
     service: str
@@ -111,7 +112,7 @@ async def collect(deployment: Deployment) -> StatusReport:
 
 
 async def _copies(deployment: Deployment) -> list[CopyStatus]:
-    """Listen until every server site was heard, or for a little while."""
+    """Listen until every server site has said how all of its copies are, or for a little while."""
     wanted = {site: deployment.services_at(site) for site in deployment.sites if deployment.services_at(site)}
     heard: dict[str, Heartbeat] = {}
     complete = asyncio.Event()
@@ -119,11 +120,12 @@ async def _copies(deployment: Deployment) -> list[CopyStatus]:
     def hear(event: object) -> None:
         if isinstance(event, Heartbeat) and event.site in wanted:
             heard[event.site] = event
-            if heard.keys() == wanted.keys():
+            if all(site in heard and len(heard[site].services) >= len(here) for site, here in wanted.items()):
                 complete.set()
 
     problem = "its agent is not heard"
-    seconds = max(HEARTBEATS_SECONDS_MIN, HEARTBEATS * deployment.detection.interval_seconds)
+    # Many services are said in turns.
+    seconds = TURN_SECONDS + max(HEARTBEATS_SECONDS_MIN, HEARTBEATS * deployment.detection.interval_seconds)
     try:
         async with viewer_bus(deployment, ("heartbeat",), hear):
             with contextlib.suppress(TimeoutError):
@@ -137,7 +139,7 @@ async def _copies(deployment: Deployment) -> list[CopyStatus]:
 def _copy(service: str, site: str, beat: Heartbeat | None, problem: str) -> CopyStatus:
     status = next((status for status in beat.services if status.service == service), None) if beat else None
     if status is None:
-        return {"service": service, "site": site, "error": problem}
+        return {"service": service, "site": site, "error": "its site has not said how it is" if beat else problem}
     return {
         "service": service,
         "site": site,
