@@ -135,7 +135,8 @@ class ServiceStatus:
 
 @dataclass(frozen=True, slots=True)
 class ClientsObservation:
-    """Do the clients of a service get answers? Seen on their packets at the gateway."""
+    """Do the clients of a service get answers? Seen on their packets at the gateway. 0: those who had waited were
+    answered. A service whose clients gave up, or never had to wait, is not named."""
 
     service: str
     unanswered_seconds: float

@@ -34,8 +34,10 @@ class SiteAgent:
 
     def receive(self, event: object, now: float) -> None:
         match event:
-            case ClientsSeen():
+            case ClientsSeen() if event.unanswered_seconds or event.answered:
                 self._unanswered[event.service] = event.unanswered_seconds
+            case ClientsSeen():
+                self._unanswered.pop(event.service, None)
             case Traffic():
                 self._actions.append(Publish(event))
             case Heartbeat():
