@@ -349,8 +349,8 @@ class Evidence:
 
 def _in_vain(record: GroupRecord, services: tuple[str, ...]) -> str:
     return (
-        f"clients of {' and '.join(services)} got no answer from {record.previous} either, and {record.active} was made "
-        f"active for that: start the service anew at {record.active} (by hand: tunnelswitch switchover)"
+        f"clients of {' and '.join(services)} got no answer from {record.previous} either, and {record.active} "
+        f"was made active for that: start the service anew at {record.active} (by hand: tunnelswitch switchover)"
     )
 
 

@@ -105,8 +105,8 @@ class Judge:
         self.served_since_commit = {one.site for one in self.world.reached}
 
     def hands_over(self, before: GroupRecord, after: GroupRecord) -> bool:
-        """Is an active left that lives, and not because an operator wants it? To a switcher that has not asked for it, a
-        consent is a proof like any other."""
+        """Is an active left that lives, and not because an operator wants it? To a switcher that has not asked for it,
+        a consent is a proof like any other."""
         if after.active == before.active or after.reason not in (Reason.CUT_OFF, Reason.PROOF):
             return False
         return all(part.copies[before.active].alive for part in self.world.hypervisors.values())
