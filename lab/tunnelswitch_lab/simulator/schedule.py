@@ -24,7 +24,7 @@ SHAPES = {"one": 40, "two": 30, "witness": 12, "four": 12, "pair": 6}
 # Parts of all stories: told around a theme; of a service that hangs, which takes the longest ones; faults, bound to the
 # first move; deployments with a standby in sync.
 THEMED = 0.1
-HANGS = 0.02
+HANGS = 0.01
 AFTER_MOVE = 0.15
 PROTECTED = 0.85
 

@@ -163,4 +163,4 @@ THEMES = (
     Theme({"one": 1, "two": 1, "witness": 1}, (2.5, 4.0), 1.0, _in_turns),
     Theme({"one": 2, "two": 1}, (4.0, 6.0), 1.0, _late_riser),
 )
-HUNG = Theme({"one": 2, "two": 1, "witness": 1}, (5.0, 7.0), 1.0, _dead_in_both)
+HUNG = Theme({"one": 2, "two": 1, "witness": 1}, (4.0, 6.0), 1.0, _dead_in_both)
