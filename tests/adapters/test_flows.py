@@ -205,7 +205,7 @@ def test_clients_without_an_answer_are_told_until_they_get_one() -> None:
     told = asking(flows, range(0, 300, 20))
     assert [seen.unanswered_seconds for seen in told] == pytest.approx([n / 1000 for n in range(120, 300, 20)])
     flows.packet(START_NS + 300 * MS, udp(SERVICE, CLIENT))
-    assert flows.unanswered(START_NS + 301 * MS) == [ClientsSeen("pbx", 0.0)]
+    assert flows.unanswered(START_NS + 301 * MS) == [ClientsSeen("pbx", 0.0, answered=True)]
     assert flows.unanswered(START_NS + 302 * MS) == []
 
 
@@ -221,6 +221,11 @@ def test_clients_that_give_up_are_not_waiting() -> None:
     asking(flows, range(0, 300, 20))
     assert flows.unanswered(START_NS + 1000 * MS) == [ClientsSeen("pbx", 0.28)]
     assert flows.unanswered(START_NS + 1300 * MS) == [ClientsSeen("pbx", 0.0)]
+    assert asking(flows, range(2000, 2100, 20)) == [], "they ask again, and are not told to have been answered"
+    flows.packet(START_NS + 2100 * MS, udp(SERVICE, CLIENT))
+    assert flows.unanswered(START_NS + 2101 * MS) == [ClientsSeen("pbx", 0.0, answered=True)]
+    flows.packet(START_NS + 2200 * MS, udp(SERVICE, CLIENT))
+    assert flows.unanswered(START_NS + 2201 * MS) == []
 
 
 @pytest.mark.parametrize(

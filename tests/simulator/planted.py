@@ -17,6 +17,7 @@ from planted_sites import SITES
 from tunnelswitch.core import algorithm1, certificate, evidence, facts, hosting, quorum, topology
 from tunnelswitch.core.actions import AllowOutput
 from tunnelswitch.core.alone import Alone
+from tunnelswitch.core.braking import Brake
 from tunnelswitch.core.certificate import Certificate
 from tunnelswitch.core.deciding import GroupDecider
 from tunnelswitch.core.detector import Detector
@@ -204,7 +205,7 @@ def _bus_only(self: Detector, site: str) -> float | None:
 
 
 def _void_little(self: Evidence) -> None:
-    self.wish = self.asked_reason = None
+    self.wish = self.asked = None
 
 
 def _learn_without_voiding(self: Member, record: Any, now: float, real: Any = Member.learn) -> bool:
@@ -252,6 +253,7 @@ replaced("promotion on the loss of T1 alone", Evidence, "conclude", _t1)
 replaced("a handover without consent", Evidence, "conclude", _no_consent)
 replaced("path down alone is suspicion", Detector, "down_since", _path_only)
 replaced("bus silent alone is suspicion", Detector, "down_since", _bus_only)
+replaced("a service that neither copy gives is moved to and fro", Brake, "holds", lambda *_: False)
 replaced("a standby out of sync is promoted", Evidence, "promotable", _ready(("not in sync", "another run")))
 
 

@@ -339,6 +339,14 @@ def test_what_protection_is_worth() -> None:
     assert value(made, "sync_progress_ratio", service="pbx") == 0.5
 
 
+def test_a_move_in_vain_is_asked_for_at_the_scrape() -> None:
+    made, in_vain = metrics(), False
+    made.watch_moves("voip", lambda: in_vain)
+    assert value(made, "moved_in_vain", group="voip") == 0
+    in_vain = True
+    assert value(made, "moved_in_vain", group="voip") == 1
+
+
 def test_what_operators_ordered_and_what_was_refused() -> None:
     made = metrics("primary", "agent")
     assert value(made, "handovers_refused_total", group="voip") == 0

@@ -48,6 +48,9 @@ class GroupDecider:
     Args:
         decider: name under which decisions are signed, unique per start of the process.
         unix_offset_seconds: Unix time less this process' clock, for reports only.
+
+    Attributes:
+        in_vain: do clients wait for whom no move is made, because the last one did not help them?
     """
 
     def __init__(self, evidence: Evidence, gate: Gate, *, decider: str, unix_offset_seconds: float) -> None:
@@ -56,6 +59,7 @@ class GroupDecider:
         self.group = evidence.group
         self.decider = decider
         self.kept = RecordKeeper(self.group.name)
+        self.in_vain = False
         self._unix = unix_offset_seconds
         self._marks = Marks(evidence, gate)
         self._house = Housekeeping(evidence, unix_offset_seconds)
@@ -181,6 +185,7 @@ class GroupDecider:
 
     def _conclude(self, record: GroupRecord, now: float) -> None:
         verdict = self.evidence.conclude(record, now) or self._standing.verdict(record, now)
+        self.in_vain = verdict is not None and bool(verdict.against)
         if verdict is None:
             half = self.evidence.half_seen(record, now)
             if half:
@@ -235,7 +240,7 @@ class GroupDecider:
 
     def _ask(self, record: GroupRecord, target: str, verdict: Verdict, now: float) -> None:
         """Consent first: the active closes its gate and says so, which is a proof. Asked again each second."""
-        self.evidence.asked_reason, self.evidence.asked_evidence = verdict.reason, verdict.evidence
+        self.evidence.asked = verdict
         if now - self._asked_at < RECONCILE_SECONDS:
             return
         self._asked_at = now
@@ -330,8 +335,11 @@ class GroupDecider:
     def _in_force(self, before: GroupRecord | None, now: float) -> None:
         """Another record is in force: what was gathered under the old stamp is void."""
         assert self.record is not None
-        if before is not None and before.active != self.record.active and self.record.reason is not Reason.OPERATOR:
-            self._moved_at = now  # whoever decided it; what was planned is no sign of trouble
+        if before is not None and before.active != self.record.active:
+            self.evidence.moved(self.record)
+            if self.record.reason is not Reason.OPERATOR:
+                self._moved_at = now  # whoever decided it; what was planned is no sign of trouble
+        self.evidence.brake.follow(self.record)
         if before is not None and bool(before.paused) != bool(self.record.paused):
             self._wishes.tell_paused(self.record, now)
         self._marks.in_force(self.record.stamp)

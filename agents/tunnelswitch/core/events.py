@@ -25,10 +25,12 @@ class LoopLate:
 
 @dataclass(frozen=True, slots=True)
 class ClientsSeen:
-    """Clients of a service have waited this long for an answer; 0 when they are answered."""
+    """Clients of a service have waited this long for an answer; 0 when they wait no more: they are `answered`, or
+    nobody asks, or that is not known."""
 
     service: str
     unanswered_seconds: float
+    answered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tunnelswitch.core.braking import Brake
 from tunnelswitch.core.facts import (
     Bus,
     DrainRequest,
@@ -41,11 +42,14 @@ ALONE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the evidence says. `consent_needed`: the active must be asked to hand over first."""
+    """What the evidence says. `consent_needed`: the active must be asked to hand over first. `unanswered`: the services
+    whose clients it is for. `against`: why it is not to be followed all the same."""
 
     reason: Reason
     evidence: tuple[str, ...]
     consent_needed: bool = False
+    unanswered: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -60,19 +64,36 @@ class Evidence:
     wish: MoveRequest | None = None
     drain: DrainRequest | None = None
     pause: PauseRequest | None = None
-    asked_reason: Reason | None = None
-    asked_evidence: tuple[str, ...] = ()
+    asked: Verdict | None = None
     promote_failed: PromoteFailed | None = None
+    brake: Brake = field(init=False)
     _open_since: dict[str, float] = field(default_factory=dict)
     _gists: dict[str, tuple[object, ...]] = field(default_factory=dict)
     _said: dict[str, list[object]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.brake = Brake(self.group.hysteresis_seconds, self.timing.unanswered_seconds)
+
     def void(self) -> None:
         """A new stamp is in force."""
         self.proofs.clear()
-        self.wish = self.drain = self.pause = None
-        self.asked_reason = None
+        self.wish = self.drain = self.pause = self.asked = None
         self.promote_failed = None
+
+    def moved(self, record: GroupRecord) -> None:
+        """Another site is active. To be called before the evidence that it rests on is void."""
+        ballot = self.ballots.get(self.gateway)
+        if ballot is None or not self._was_cut_off(record):
+            self.brake.release()
+            return
+        waiting = () if self.asked is None else self.asked.unanswered
+        still = [service for service in waiting if ballot.unanswered_seconds(service)]
+        self.brake.moved(record, still, ballot.heartbeat.incarnation)
+
+    def _was_cut_off(self, record: GroupRecord) -> bool:
+        """To a switcher that has not asked for it, the active's consent is a proof like any other."""
+        consents = [proof.kind is ProofKind.FENCED and not proof.final_checkpoint for proof in self.proofs.values()]
+        return record.reason is Reason.CUT_OFF or (record.reason is Reason.PROOF and bool(consents) and all(consents))
 
     def hear(self, ballot: Ballot) -> bool:
         """Take a heartbeat. Returns False if it says of this group just what the last one said, and nothing that grows
@@ -83,6 +104,8 @@ class Evidence:
         said = ballot.statuses(group)
         if last is None or last.statuses(group) != said:
             self._hear_statuses(beat.site, said, now)
+        if beat.site == self.gateway:
+            self.brake.hear(ballot)
         # What other sites see counts by their votes alone.
         seen = tuple((seen.path, seen.bus) for seen in beat.observations) if beat.site == self.gateway else ()
         gist = (beat.late, beat.marks.get(group), seen, self._said.get(beat.site))
@@ -209,8 +232,8 @@ class Evidence:
         proof = next((proof for proof in self.proofs.values() if self._suffices(proof)), None)
         if proof is not None:
             what = f"{proof.site} proves: {proof.service} run {proof.run} {proof.kind} under {proof.stamp}"
-            if proof.kind is ProofKind.FENCED and self.asked_reason is not None:
-                return Verdict(self.asked_reason, (what, *self.asked_evidence))
+            if proof.kind is ProofKind.FENCED and self.asked is not None:
+                return Verdict(self.asked.reason, (what, *self.asked.evidence))
             return Verdict(Reason.PROOF, (what,))
         down = self.down(record, now)
         if len(down) >= quorum(len(record.voters)):
@@ -219,12 +242,15 @@ class Evidence:
             )
         if self.proofs or any(status.self_fenced for status in self.statuses(record.active, now).values()):
             return None  # it closed itself under this stamp, so nothing more is asked of it: it is to be re-armed
-        return self._cut_off(record, now) or self._wished(record) or self._drained(record)
+        cut_off = self._cut_off(record, now)
+        if cut_off is not None and not cut_off.against:
+            return cut_off
+        return self._wished(record) or self._drained(record) or cut_off
 
     def _suffices(self, proof: Proof) -> bool:
         """A gate that was to be closed as planned, and was closed for another reason, or by an agent that forgot the
         plan: the standby may lack what clients saw last. The active is well, and gets its service back."""
-        planned = self.asked_reason is Reason.OPERATOR
+        planned = self.asked is not None and self.asked.reason is Reason.OPERATOR
         return proof.kind is ProofKind.EXITED or not planned or proof.final_checkpoint > 0
 
     def down(self, record: GroupRecord, now: float) -> tuple[str, ...]:
@@ -255,15 +281,29 @@ class Evidence:
         path_lost = seen.path is Path.DOWN and seen.path_seconds >= PATH_DOWN_SECONDS
         if path_lost and heard_seconds >= self.timing.window_seconds:
             why.append(f"{self.gateway} sees the path to {record.active} down")
-        why += [
-            f"clients of {service.name} unanswered for {seconds:.3f} s"
-            for service in self.group.services
-            if (seconds := ballot.unanswered_seconds(service.name))
-            and min(seconds, heard_seconds) >= self.timing.unanswered_seconds
-            # Nobody could answer while the gate was closed: that is no fault of the copy behind it.
-            and now - self._open_since.get(record.active, float("-inf")) >= self.timing.unanswered_seconds
-        ]
-        return Verdict(Reason.CUT_OFF, tuple(why), consent_needed=True) if why else None
+        unanswered = self._unanswered(record.active, ballot, heard_seconds, now)
+        in_vain = not why and all(self.brake.holds(name) for name in unanswered)
+        why += [f"clients of {name} unanswered for {ballot.unanswered_seconds(name):.3f} s" for name in unanswered]
+        if not why:
+            return None
+        # A path that is down says enough of their silence: the copy behind it may be well.
+        tried = unanswered if seen.path is Path.UP else ()
+        against = (_in_vain(record, unanswered),) if in_vain else ()
+        return Verdict(Reason.CUT_OFF, tuple(why), consent_needed=True, unanswered=tried, against=against)
+
+    def _unanswered(self, active: str, ballot: Ballot, heard_seconds: float, now: float) -> tuple[str, ...]:
+        """The services whose clients here have waited for too long. Nobody could answer while the gate was closed: that
+        is no fault of the copy behind it."""
+        patience_seconds, open_since = self.timing.unanswered_seconds, self._open_since.get(active)
+        if open_since is not None and now - open_since < patience_seconds:
+            return ()
+        names = [service.name for service in self.group.services]
+        return tuple(
+            name
+            for name in names
+            if min(ballot.unanswered_seconds(name), heard_seconds) >= patience_seconds
+            and (open_since is not None or not self.brake.holds(name))
+        )
 
     def _wished(self, record: GroupRecord) -> Verdict | None:
         wish = self.wish
@@ -328,3 +368,10 @@ def _gist(statuses: Sequence[ServiceStatus]) -> list[object]:
         (s.service, s.run, s.role, s.protection, s.in_sync, s.gate_open, s.self_fenced, s.why, s.outgrown)
         for s in statuses
     ]
+
+
+def _in_vain(record: GroupRecord, services: tuple[str, ...]) -> str:
+    return (
+        f"clients of {' and '.join(services)} got no answer from {record.previous} either, and {record.active} "
+        f"was made active for that: start the service anew at {record.active} (by hand: tunnelswitch switchover)"
+    )

@@ -138,8 +138,8 @@ class ServiceStatus:
 
 @dataclass(frozen=True, slots=True)
 class ClientsObservation:
-    """Do the clients of a service get answers? Seen on their packets at the gateway. A gateway of more than 8 services
-    leaves out those whose clients do not wait."""
+    """Do the clients of a service get answers? Seen on their packets at the gateway. 0: those who had waited were
+    answered, not long ago. A service whose clients gave up, or never had to wait, is not named."""
 
     service: str
     unanswered_seconds: float

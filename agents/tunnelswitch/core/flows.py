@@ -106,11 +106,13 @@ class _Flow:
 
 @dataclass(slots=True)
 class _Asking:
-    """What clients of one service sent since its last reply."""
+    """What clients of one service sent since its last reply. `told`: their wait was told, and not yet that it is over;
+    `in_vain`: it was told, and no reply came since."""
 
     first_ns: int = 0
     last_ns: int = 0
     told: bool = False
+    in_vain: bool = False
 
 
 class Flows:
@@ -143,7 +145,9 @@ class Flows:
             if service is not None and _asks(data):
                 self._asked(self._asking[service], at_ns)
             return None
-        self._asking[service].first_ns = 0
+        asking = self._asking[service]
+        asking.told |= asking.in_vain
+        asking.first_ns, asking.in_vain = 0, False
         header = (data[0] & 15) * 4
         fragment = (data[6] & 0x1F) or data[7]
         if data[9] != _UDP or fragment or len(data) < header + 8:
@@ -154,8 +158,8 @@ class Flows:
         """How long clients have been asking in vain. `now_ns`: every packet before this time has been taken.
 
         The wait runs from the first request without a reply to the last one, so that a packet that needs no answer
-        (SIP's ACK, say) does not count for as long as nothing follows it. Told again at every call while it lasts, and
-        once with 0 when it is over.
+        (SIP's ACK, say) does not count for as long as nothing follows it. Told again at every call while it lasts, once
+        with 0 when it is over, and, if it ended because nobody asked any more, once more when a reply comes after all.
         """
         seen: list[ClientsSeen] = []
         for service, asking in self._asking.items():
@@ -164,9 +168,9 @@ class Flows:
             waited = (asking.last_ns - asking.first_ns) / NANOSECONDS if asking.first_ns else 0.0
             if waited > self._limits.unanswered_seconds:
                 seen.append(ClientsSeen(service, waited))
-                asking.told = True
+                asking.told = asking.in_vain = True
             elif asking.told:
-                seen.append(ClientsSeen(service, 0.0))
+                seen.append(ClientsSeen(service, 0.0, answered=not asking.in_vain))
                 asking.told = False
         return seen
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 from tunnelswitch.core.actions import Action, Publish
 from tunnelswitch.core.events import ClientsSeen
-from tunnelswitch.core.facts import SERVICES_EVERY_BEAT_MAX, ClientsObservation, Heartbeat, Traffic
+from tunnelswitch.core.facts import ClientsObservation, Heartbeat, Traffic
 from tunnelswitch.core.following import Follower
 from tunnelswitch.core.gate import stored_marks
 from tunnelswitch.core.member import Member
 from tunnelswitch.core.parting import Parts
+
+# That clients are answered again is told for so long: a switcher waits for `hysteresis_seconds` of it (braking.py).
+ANSWERED_SECONDS_MIN = 10.0
+ANSWERED_HYSTERESES = 2
 
 
 class SiteAgent:
@@ -25,21 +29,32 @@ class SiteAgent:
         self.followers = followers
         self._parts = Parts(followers)
         self._unanswered: dict[str, float] = {}
+        self._answered_until: dict[str, float] = {}
+        longest = max((follower.group.hysteresis_seconds for follower in followers), default=0.0)
+        self._answered_seconds = max(ANSWERED_SECONDS_MIN, ANSWERED_HYSTERESES * longest)
         self._actions: list[Action] = []
         member.clients = self._clients
         member.marks = lambda: stored_marks(follower.gate for follower in followers)
 
     def _clients(self, now: float) -> tuple[ClientsObservation, ...]:
-        """Of many services those whose clients wait: that nobody waits is not worth its bytes."""
-        many = len(self._unanswered) > SERVICES_EVERY_BEAT_MAX
-        return tuple(
-            ClientsObservation(service, seconds) for service, seconds in self._unanswered.items() if seconds or not many
-        )
+        past = [service for service, until in self._answered_until.items() if now >= until]
+        for service in past:
+            del self._unanswered[service], self._answered_until[service]
+        return tuple(ClientsObservation(service, seconds) for service, seconds in self._unanswered.items())
+
+    def _seen(self, seen: ClientsSeen, now: float) -> None:
+        """That clients who had waited are answered is told for a while; that nobody waits is not worth its bytes."""
+        self._unanswered.pop(seen.service, None)
+        self._answered_until.pop(seen.service, None)
+        if seen.unanswered_seconds or seen.answered:
+            self._unanswered[seen.service] = seen.unanswered_seconds
+        if seen.answered:
+            self._answered_until[seen.service] = now + self._answered_seconds
 
     def receive(self, event: object, now: float) -> None:
         match event:
             case ClientsSeen():
-                self._unanswered[event.service] = event.unanswered_seconds
+                self._seen(event, now)
             case Traffic():
                 self._actions.append(Publish(event))
             case Heartbeat():

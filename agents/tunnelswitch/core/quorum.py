@@ -32,7 +32,7 @@ class Ballot:
     before: InitVar[Ballot | None] = None
     _votes: dict[str, Vote] = field(init=False, repr=False, compare=False)
     _statuses: dict[str, list[ServiceStatus]] = field(init=False, repr=False, compare=False)
-    _unanswered: dict[str, float] = field(init=False, repr=False, compare=False)
+    _waits: dict[str, float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self, before: Ballot | None) -> None:
         votes = {vote.group: vote for vote in reversed(self.heartbeat.votes)}
@@ -42,12 +42,10 @@ class Ballot:
         else:
             for status in self.heartbeat.services:
                 statuses.setdefault(status.group, []).append(status)
+        waits = {seen.service: seen.unanswered_seconds for seen in self.heartbeat.clients}
         object.__setattr__(self, "_votes", votes)
-        unanswered = {
-            seen.service: seen.unanswered_seconds for seen in self.heartbeat.clients if seen.unanswered_seconds
-        }
         object.__setattr__(self, "_statuses", statuses)
-        object.__setattr__(self, "_unanswered", unanswered)
+        object.__setattr__(self, "_waits", waits)
 
     def vote(self, group: str) -> Vote | None:
         """What it says of a group's active."""
@@ -60,11 +58,15 @@ class Ballot:
     @property
     def somebody_waits(self) -> bool:
         """Are there clients, of any service, that wait there for an answer?"""
-        return bool(self._unanswered)
+        return any(self._waits.values())
 
     def unanswered_seconds(self, service: str) -> float:
         """For how long clients of a service wait there for an answer."""
-        return self._unanswered.get(service, 0.0)
+        return self._waits.get(service, 0.0)
+
+    def is_answered(self, service: str) -> bool:
+        """Was the last client there that had to wait for a service answered in the end, and nobody waits now?"""
+        return self._waits.get(service) == 0.0
 
 
 def down_votes(

@@ -59,6 +59,7 @@ class StandingWishes:
                 if status.outgrown:
                     return f"policy.relief: {name} at {active} nears its memory limit", RELIEF_AFTER_SECONDS
         after_seconds = group.failback_after_seconds
-        if after_seconds is not None and active != group.preferred:
+        in_vain = self.evidence.brake.on  # at either site: it would only begin the moves for its clients anew
+        if after_seconds is not None and active != group.preferred and not in_vain:
             return f"policy.failback: {group.preferred} has been ready for {after_seconds:g} s", after_seconds
         return "", 0.0

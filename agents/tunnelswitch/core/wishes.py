@@ -68,7 +68,8 @@ class Wishes:
 
     def against(self, record: GroupRecord, target: str, verdict: Verdict, now: float) -> list[str]:
         """Everything that keeps `target` from serving."""
-        return [*self._evidence.promotable(record, target, verdict, now), *self._against(record, verdict, now)]
+        missing = self._evidence.promotable(record, target, verdict, now)
+        return [*verdict.against, *missing, *self._against(record, verdict, now)]
 
     def _plan(self, request: PlanRequest, record: GroupRecord, now: float) -> None:
         if request.target != self._evidence.group.other(record.active):
@@ -93,6 +94,6 @@ class Wishes:
         """The active cannot hand over without a loss; returns whether this is news under the record in force."""
         if record is None or (refusal.stamp, refusal.site) != (record.stamp, record.active):
             return False
-        self._evidence.wish = self._evidence.asked_reason = None
+        self._evidence.wish = self._evidence.asked = None
         self._say(now, "refuse", f"operator: {refusal.site} does not hand over: {refusal.reason}")
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from tunnelswitch.adapters.ovs_tunnels import OvsTunnels
 from tunnelswitch.bus.speech import SWITCHER_HEARS
@@ -42,6 +43,8 @@ async def run_switcher(deployment: Deployment, site: str) -> None:
     bus, epochs, meta = frame.bus(SWITCHER_HEARS), frame.epochs(), frame.meta_leader()
     frame.metrics.pull("bus_dropped_messages", lambda: bus.counts.dropped)
     frame.metrics.pull("stale_messages", lambda: machine.stale_messages)
+    for decider in deciders:
+        frame.metrics.watch_moves(decider.group.name, partial(getattr, decider, "in_vain"))
 
     def ready() -> Iterator[str]:
         unread = [decider.group.name for decider in deciders if decider.record is None]

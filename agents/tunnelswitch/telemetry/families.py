@@ -58,6 +58,9 @@ class Families:
             "last_failover_phase_seconds", "Phases of the last such move", "group", "phase"
         )
         self.refusals = self._counter("refusals", "Times that a switcher would not move a group", "group")
+        self.moved_in_vain = self._gauge(
+            "moved_in_vain", "1 while clients get no answer whom the last move did not help: no other is made", "group"
+        )
         self.alarms = self._counter("alarms", "Alarms that a switcher raised", "group")
 
         self.tunnel_up = self._gauge(

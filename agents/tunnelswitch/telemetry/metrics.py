@@ -139,6 +139,10 @@ class Metrics:
         """Ask at every scrape why the clients' packets are not watched; empty: they are."""
         self.families.client_port_unwatched.set_function(lambda: float(bool(problem())))
 
+    def watch_moves(self, group: str, in_vain: Callable[[], bool]) -> None:
+        """Ask at every scrape whether clients wait for whom a group is not moved again."""
+        self.families.moved_in_vain.labels(group).set_function(lambda: float(in_vain()))
+
     def watch_health(self, service: str, driver: ServiceDriver) -> None:
         """Ask at every scrape how often in a row the copy here was found unhealthy."""
         self.families.health_failures.labels(service).set_function(lambda: driver.health_failures)

@@ -25,13 +25,13 @@ class Clients:
         self._complained: set[tuple[str, str]] = set()
         world.timeline.after(world.setup.delays.clients_look, self._look)
 
-    def reach(self, reached: frozenset[Reached]) -> None:
-        """Whom they reach has changed."""
+    def answer(self, answering: frozenset[Reached]) -> None:
+        """Who answers them has changed."""
         world = self._world
         for gateway in world.group.gateways:
             for service in world.hypervisors:
                 key = (gateway, service)
-                if any(one.gateway == gateway and one.service == service for one in reached):
+                if any(one.gateway == gateway and one.service == service for one in answering):
                     self._unanswered_since.pop(key, None)
                 else:
                     self._unanswered_since.setdefault(key, world.now)
@@ -47,7 +47,7 @@ class Clients:
                     world.tell(gateway, events.ClientsSeen(service, world.now - since))
                 elif since is None and key in self._complained:
                     self._complained.discard(key)
-                    world.tell(gateway, events.ClientsSeen(service, 0.0))
+                    world.tell(gateway, events.ClientsSeen(service, 0.0, answered=True))
         world.timeline.after(world.setup.delays.clients_look, self._look)
 
 

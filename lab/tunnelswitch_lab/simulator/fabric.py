@@ -64,7 +64,7 @@ class Fabric:
         ]
 
     def reached(self) -> frozenset[Reached]:
-        """The copies that answer clients now."""
+        """The copies that clients' packets reach now."""
         return frozenset(
             Reached(way.gateway, way.service, way.site)
             for way in self.joined()

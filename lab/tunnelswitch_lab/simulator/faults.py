@@ -217,6 +217,18 @@ def _end_promotions(world: World, service: str, _: str) -> None:
     world.hypervisors[service].fault = None
 
 
+def _a_service(random_: random.Random, setup: Setup) -> Args:
+    return (random_.choice(setup.group.services).name,)
+
+
+def _hang_service(world: World, service: str) -> None:
+    world.hang(service, hangs=True)
+
+
+def _unhang_service(world: World, service: str) -> None:
+    world.hang(service, hangs=False)
+
+
 def _lose_checkpoints(world: World) -> None:
     for hypervisor in world.hypervisors.values():
         hypervisor.lose_checkpoints()
@@ -273,6 +285,7 @@ FAULTS: dict[str, FaultKind] = {
     "lose_for_good": FaultKind(_deputy, _lose_for_good, weight=0.7, possible=lambda s: len(s.group.gateways) > 1),
     "lose_host": FaultKind(a_site, World.lose_host, World.boot, 2.0),
     "crash_copy": FaultKind(a_copy, _crash_copy, weight=1.5),
+    "hang_service": FaultKind(_a_service, _hang_service, _unhang_service, weight=0.0),
     "promotions": FaultKind(_promotions, _begin_promotions, _end_promotions),
     "lose_checkpoints": FaultKind(nobody, _lose_checkpoints, weight=0.7),
     "operator": FaultKind(_operator, _begin_operator, weight=1.5),

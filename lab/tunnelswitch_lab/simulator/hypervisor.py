@@ -48,6 +48,7 @@ class Hypervisor:
     Attributes:
         fault: what goes wrong with promotions, one of PROMOTE_FAULTS.
         revives: can a copy begin again as a standby?
+        hangs: lives and answers nobody, and every checkpoint of it is as bad.
         on_fence, on_promote: hear of every copy that is stopped for good, or takes the role, and by which action.
         linked: does the link of checkpoints carry anything now?
         holds_until: by run of a standby, up to when it has all that the active did, by a checkpoint that was asked for.
@@ -76,6 +77,7 @@ class Hypervisor:
         }
         self.fault: str | None = None
         self.revives = True
+        self.hangs = False
         self.on_fence: Callable[[Copy, Fence], None] = lambda copy, action: None
         self.on_promote: Callable[[Copy, Promote], None] = lambda copy, action: None
         self.linked: Callable[[], bool] = lambda: True

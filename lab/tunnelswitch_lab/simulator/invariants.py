@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunnelswitch.core.actions import Fence, Promote
-from tunnelswitch.core.facts import GroupRecord
+from tunnelswitch.core.facts import GroupRecord, Reason
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch_lab.simulator.hypervisor import Copy
 from tunnelswitch_lab.simulator.rules_of_records import COMMIT_RULES
@@ -43,6 +43,7 @@ class Judge:
         exposed: (epoch, site) of every site whose whole group ran behind a gate that OVSDB held open.
         served_until: when clients reached a site last.
         last_served: the run that clients reached last, by service.
+        moved_unanswered: when an active that lived was asked to hand over, in a row, with no client answered between.
         words: judges what sites say of each other.
     """
 
@@ -62,6 +63,7 @@ class Judge:
         self.wishes: set[tuple[Stamp, str]] = set()
         self.superseded_at: dict[Stamp, float] = {}
         self.served_until: dict[str, float] = {}
+        self.moved_unanswered: list[float] = []
         self._reached: frozenset[str] = frozenset()
 
     def state(self) -> None:
@@ -94,10 +96,24 @@ class Judge:
         """The store took a record."""
         for name, rule in COMMIT_RULES.items():
             self.apply(name, rule(self, before, after))
+        if after.active != before.active:
+            handed = self.hands_over(before, after)
+            self.moved_unanswered = [*self.moved_unanswered, self.world.now] if handed else []
         self.records[after.stamp] = after
         self.superseded_at.setdefault(before.stamp, self.world.now)
         self.committed_at.setdefault(after.stamp, self.world.now)
         self.served_since_commit = {one.site for one in self.world.reached}
+
+    def hands_over(self, before: GroupRecord, after: GroupRecord) -> bool:
+        """Is an active left that lives, and not because an operator wants it? To a switcher that has not asked for it,
+        a consent is a proof like any other."""
+        if after.active == before.active or after.reason not in (Reason.CUT_OFF, Reason.PROOF):
+            return False
+        return all(part.copies[before.active].alive for part in self.world.hypervisors.values())
+
+    def answered(self) -> None:
+        """Some client gets an answer."""
+        self.moved_unanswered = []
 
     def sent(self, record: GroupRecord) -> None:
         """A process asks the store to take a record."""

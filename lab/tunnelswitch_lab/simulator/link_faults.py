@@ -23,7 +23,7 @@ def _nothing(world: World, *args: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FaultKind:
-    """`weight`: how often it is drawn, beside the others."""
+    """`weight`: how often it is drawn, beside the others; 0: where a theme has it."""
 
     draw: Draw
     begin: Callable[..., None]

@@ -160,6 +160,20 @@ def never_exposed(judge: Judge, before: GroupRecord, after: GroupRecord) -> str 
     return None
 
 
+def nobody_to_and_fro(judge: Judge, before: GroupRecord, after: GroupRecord) -> str | None:
+    """A service that answers nobody wherever it goes is moved for its clients once by each gateway; once more by one
+    whose programs, being new, cannot know; and once because of a coincidence that nobody could tell from a reason."""
+    if not judge.hands_over(before, after):
+        return None
+    world, moved_at = judge.world, judge.moved_unanswered
+    gateways = world.group.gateways
+    watching = [*gateways, *map(switcher_at, gateways)]
+    new = sum(world.started_at[name] > moved_at[0] for name in watching) if moved_at else 0
+    if len(moved_at) < len(gateways) + 1 + new:
+        return None
+    return f"{after.stamp} is move {len(moved_at) + 1} since {moved_at[0]:.3f} s from an active that answers nobody"
+
+
 # ---------------------------------------------------------------------- when all is healed
 
 
@@ -205,5 +219,6 @@ COMMIT_RULES: dict[str, Callable[[Judge, GroupRecord, GroupRecord], str | None]]
     "I4 never exposed": never_exposed,
     "I4 drained": drained_rest,
     "I4 asked for": asked_for,
+    "I6 nobody to and fro": nobody_to_and_fro,
     "I5 planned loses nothing": planned_loses_nothing,
 }

@@ -184,6 +184,17 @@ def double_fault(world: World) -> None:
 
 
 @scenario
+def dead_in_both_copies(world: World) -> None:
+    """The service hangs, and lives. Its clients get no answer, so the active is asked to hand over; but the standby is
+    a copy of it, and hangs as well. Back at the first site a fresh copy of it would be no better, so nothing moves any
+    more, and the switcher says what to do. When a person has freed the service, it answers where it is."""
+    world.hang(SERVICE, hangs=True)
+    world.run(3.0)
+    world.hang(SERVICE, hangs=False)
+    world.run(1.0)
+
+
+@scenario
 def drain(world: World) -> None:
     """Before maintenance an operator drains the primary. That is written down first; then the active consents by
     closing its end for good under this stamp, which is the proof, and the move is one epoch. The host is switched off,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from tunnelswitch.core.member import Timing
 from tunnelswitch_lab.simulator.faults import FAULTS, FORGETTING
 from tunnelswitch_lab.simulator.setup import GROUP, SERVERS, SERVICES, Delays, Setup
-from tunnelswitch_lab.simulator.themes import THEMES
+from tunnelswitch_lab.simulator.themes import HUNG, THEMES
 
 # Most bugs show soon, some only when fences and hysteresis have run out.
 FAULTY_SECONDS = ((0.5, 1.5), (0.5, 1.5), (0.5, 1.5), (0.5, 1.5), (2.0, 4.5))
@@ -21,8 +21,10 @@ BEGINS = (0.2, 0.6, 1.5)
 SOON = (0.02, 0.2, 1.0)
 RATE_SPREAD = 400e-6
 SHAPES = {"one": 40, "two": 30, "witness": 12, "four": 12, "pair": 6}
-# Parts of all stories: told around a theme; faults, bound to the first move; deployments with a standby in sync.
+# Parts of all stories: told around a theme; of a service that hangs, which takes the longest ones; faults, bound to the
+# first move; deployments with a standby in sync.
 THEMED = 0.1
+HANGS = 0.01
 AFTER_MOVE = 0.15
 PROTECTED = 0.85
 
@@ -56,7 +58,8 @@ class Schedule:
 def draw(seed: int) -> Schedule:
     """The schedule of a seed: always the same one."""
     random_ = random.Random(seed)
-    theme = random_.choice(THEMES) if random_.random() < THEMED else None
+    told = random_.random()
+    theme = random_.choice(THEMES) if told < THEMED else HUNG if told < THEMED + HANGS else None
     setup = _draw_setup(random_, theme.shapes if theme else SHAPES, theme.protected if theme else PROTECTED)
     names = [name for name in FAULTS if name not in FORGETTING and FAULTS[name].possible(setup)]
     weights = [FAULTS[name].weight for name in names]

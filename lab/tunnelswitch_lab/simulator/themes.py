@@ -143,6 +143,17 @@ def _late_riser(random_: random.Random, setup: Setup) -> list[Themed]:
     ]
 
 
+def _dead_in_both(random_: random.Random, setup: Setup) -> list[Themed]:
+    """A service hangs, and every copy of it does; perhaps it comes to itself for a while."""
+    service = random_.choice(setup.group.services).name
+    hangs_at, lasts = random_.uniform(0.0, 0.3), FOR_GOOD
+    story: list[Themed] = []
+    if random_.random() < 0.3:
+        lasts = random_.uniform(1.0, 3.0)
+        story.append((hangs_at + lasts + random_.uniform(0.1, 1.5), "hang_service", (service,), FOR_GOOD, False))
+    return [(hangs_at, "hang_service", (service,), lasts, False), *story]
+
+
 THEMES = (
     Theme(TWO_GATEWAYS, (3.5, 5.5), 0.5, _left_out),
     Theme(TWO_GATEWAYS, (2.5, 4.0), 1.0, _late_opener),
@@ -152,3 +163,4 @@ THEMES = (
     Theme({"one": 1, "two": 1, "witness": 1}, (2.5, 4.0), 1.0, _in_turns),
     Theme({"one": 2, "two": 1}, (4.0, 6.0), 1.0, _late_riser),
 )
+HUNG = Theme({"one": 2, "two": 1, "witness": 1}, (4.0, 6.0), 1.0, _dead_in_both)

@@ -184,11 +184,18 @@ class World:
 
     def _note_reached(self, reached: frozenset[Reached]) -> None:
         self.reached = reached
-        sites = frozenset(one.site for one in reached)
+        answering = self._answering(reached)
+        sites = frozenset(one.site for one in answering)
         if not self.answered_by or self.answered_by[-1][1] != sites:
             self.answered_by.append((self.now, sites))
-            self.note("clients", f"reach {', '.join(sorted(sites)) or 'nobody'}")
-        self._clients.reach(reached)
+            silent = "".join(f"{one.site}, which does not answer" for one in reached - answering)
+            self.note("clients", f"reach {', '.join(sorted(sites)) or silent or 'nobody'}")
+        self._clients.answer(answering)
+        if answering:
+            self.judge.answered()
+
+    def _answering(self, reached: frozenset[Reached]) -> frozenset[Reached]:
+        return frozenset(one for one in reached if not self.hypervisors[one.service].hangs)
 
     def note(self, who: str, what: object) -> None:
         if self.told is not None:
@@ -271,6 +278,11 @@ class World:
         self._changed()
         self.start(*(name for name in self.names if site_of(name) == site))
 
+    def hang(self, service: str, *, hangs: bool) -> None:
+        """The service lives and answers nobody, in whichever copy; or does so no more."""
+        self.hypervisors[service].hangs = hangs
+        self._note_reached(self.reached)
+
     def links_changed(self) -> None:
         """To be called after a cut or its end."""
         self._changed()
@@ -329,7 +341,7 @@ class World:
             if not switch.up:
                 self.regain_ovsdb(site)
         for hypervisor in self.hypervisors.values():
-            hypervisor.fault, hypervisor.revives = None, True
+            hypervisor.fault, hypervisor.revives, hypervisor.hangs = None, True, False
         for name, process in list(self.processes.items()):
             process.crash_in = None
             if process.paused:
@@ -360,7 +372,7 @@ class World:
 
     def answering_copies(self) -> frozenset[str]:
         """The sites whose copies answer clients now."""
-        return frozenset(one.site for one in self.fabric.reached())
+        return frozenset(one.site for one in self._answering(self.fabric.reached()))
 
     def isolate(self, site: str) -> None:
         self.network.cut(around(site, self.sites))
