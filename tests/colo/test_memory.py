@@ -14,16 +14,12 @@ from tunnelswitch.core.facts import CheckpointSeen, Protection
 pytestmark = pytest.mark.lab
 
 
-@pytest.mark.parametrize("delta_cache_mb", [64, 1, 0], ids=["changes only", "changes of a few pages", "whole pages"])
-async def test_a_standby_finds_its_memory_as_the_active_left_it(
-    machines: Machines, tmp_path: Path, delta_cache_mb: int
-) -> None:
+async def test_a_standby_finds_its_memory_as_the_active_left_it(machines: Machines, tmp_path: Path) -> None:
     consoles = {site: tmp_path / f"{site}.console" for site in ("one", "two")}
     machines.boot("one", *boot_arguments(tmp_path, consoles["one"]))
     machines.boot("two", *boot_arguments(tmp_path, consoles["two"]), standby=True)
     await until(lambda: GOOD in consoles["one"].read_bytes() if consoles["one"].exists() else False)
-    options = {"checkpoint_interval_ms": 20, "delta_cache_mb": delta_cache_mb}
-    first, second = [await machines.watch(site, **options) for site in ("one", "two")]
+    first, second = [await machines.watch(site, checkpoint_interval_ms=20) for site in ("one", "two")]
     await until(lambda: first.seen.protection is Protection.PROTECTED and second.seen.in_sync)
     await until(lambda: len(second.of(CheckpointSeen)) > 40)
     said_before = len(consoles["two"].read_bytes())  # it runs for a moment after each checkpoint

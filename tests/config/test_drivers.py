@@ -60,10 +60,6 @@ VM_CASES = {
         "services.pbx.colo.sites.gateway: is no server of the service's group; "
         "remove it; the servers are primary, secondary",
     ),
-    "delta cache": (
-        VM.replace("quickack = true", "delta_cache_mb = 100"),
-        "services.pbx.colo.delta_cache_mb: 100 is no power of two; give 64, 128, ..., or 0",
-    ),
     "interval": (
         VM.replace("quickack = true", "checkpoint_interval_ms = 1"),
         "services.pbx.colo.checkpoint_interval_ms: is 1; give milliseconds from 10 to 60000",

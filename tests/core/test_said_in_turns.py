@@ -10,7 +10,7 @@ from tunnelswitch.core import events, facts
 from tunnelswitch.core.evidence import Evidence
 from tunnelswitch.core.facts import Bus, Heartbeat, Observation, Path, Protection, Reason, ServiceStatus
 from tunnelswitch.core.gate import Gate
-from tunnelswitch.core.gateway import SiteAgent
+from tunnelswitch.core.gateway import ANSWERED_SECONDS_MIN, SiteAgent
 from tunnelswitch.core.hosting import HostedGroup
 from tunnelswitch.core.member import Member, Timing
 from tunnelswitch.core.quorum import Ballot
@@ -78,16 +78,21 @@ def test_of_few_services_every_heartbeat_has_ages_to_the_moment() -> None:
     assert [agent.member.services(now)[7].checkpoint_age_seconds for now in (0.1, 0.15)] == [0.1, 0.15]
 
 
-def test_a_gateway_of_many_services_names_those_whose_clients_wait() -> None:
-    def told(count: int) -> list[str]:
-        member = Member("gateway", "i", (), ("primary", "secondary"), TIMING, 0.0)
-        agent = SiteAgent(member, ())
-        for number in range(count):
-            agent.receive(events.ClientsSeen(f"s{number}", 0.0 if number else 0.2), 0.0)
-        return [seen.service for seen in member.clients(0.0)]
+def test_a_gateway_names_services_whose_clients_wait_and_for_a_while_those_that_answered_them() -> None:
+    agent = SiteAgent(Member("gateway", "i", (), ("primary", "secondary"), TIMING, 0.0), ())
 
-    assert told(8) == [f"s{number}" for number in range(8)]
-    assert told(9) == ["s0"]
+    def told(now: float) -> dict[str, float]:
+        return {seen.service: seen.unanswered_seconds for seen in agent.member.clients(now)}
+
+    for service in ("s0", "s1", "s2"):
+        agent.receive(events.ClientsSeen(service, 0.2), 0.0)
+    assert told(0.0) == {"s0": 0.2, "s1": 0.2, "s2": 0.2}
+    agent.receive(events.ClientsSeen("s1", 0.0, answered=True), 1.0)
+    agent.receive(events.ClientsSeen("s2", 0.0), 1.0)
+    assert told(1.0) == {"s0": 0.2, "s1": 0.0}, "those who gave up were not answered"
+    assert told(1.0 + ANSWERED_SECONDS_MIN) == {"s0": 0.2}
+    agent.receive(events.ClientsSeen("s1", 0.3), 20.0)
+    assert told(40.0) == {"s0": 0.2, "s1": 0.3}
 
 
 # ---------------------------------------------------------------------- at the switcher

@@ -77,8 +77,6 @@ def _check_colo(key: str, colo: Colo, problems: Problems) -> None:
     if not values.is_server_name(colo.mute_object):
         remedy = "give the id of the object that keeps a standby silent, of letters, digits and _.-"
         problems.add(f"{key}.mute_object", f"{shown(colo.mute_object)} is not an id", remedy)
-    if colo.delta_cache_mb & (colo.delta_cache_mb - 1):
-        problems.add(f"{key}.delta_cache_mb", f"{colo.delta_cache_mb} is no power of two", "give 64, 128, ..., or 0")
     _check_addresses(key, {name: site.migration_address for name, site in colo.sites.items()}, problems)
     for name, site in colo.sites.items():
         here = f"{join_key(f'{key}.sites', name)}"

@@ -135,7 +135,6 @@ class Colo(_Table, frozen=True):
     timeout_seconds: Annotated[float, Meta(ge=0.1, le=60, description="seconds from 0.1 to 60")] = 2.0
     mute_object: str = "mute0"
     quickack: bool = False
-    delta_cache_mb: Annotated[int, Meta(ge=0, le=2**20, description="a power of two up to 1048576, or 0")] = 64
     memory_limit_mb: Annotated[int, Meta(ge=0, le=2**24, description="a whole number from 0 to 16777216")] = 0
 
 

@@ -34,12 +34,11 @@ class FirstCopy:
         self._limit = options.timeout_seconds
         self.until: float | None = None
         self._halts = self._halted = False
-        self._cache_waits = False
 
     def forget(self) -> None:
         """The QEMU that all this was about has ended."""
         self.until = None
-        self._halted = self._cache_waits = False
+        self._halted = False
 
     @property
     def under_way(self) -> bool:
@@ -61,11 +60,9 @@ class FirstCopy:
         if machine.role != "active" or self.until is not None:
             return
         self._halts = not qmp.has_kvm(await self._ask(qmp.QUERY_KVM, limit))
-        parameters = await self._ask(qmp.QUERY_PARAMETERS, limit)
-        self._cache_waits = 0 < qmp.delta_cache_bytes(parameters) < self._cache_bytes
         if machine.mode is Mode.NONE:
-            ends_whole = qmp.downtime_milliseconds(parameters) == qmp.ENDS_WHOLE
-            self._halted = ends_whole and machine.run_state == HALTED
+            downtime = qmp.downtime_milliseconds(await self._ask(qmp.QUERY_PARAMETERS, limit))
+            self._halted = downtime == qmp.ENDS_WHOLE and machine.run_state == HALTED
             if machine.migration in COPYING:
                 self.until = now + self._options.sync_seconds
 
@@ -77,11 +74,7 @@ class FirstCopy:
         """
         limit = self._limit
         self._halts = not qmp.has_kvm(await self._ask(qmp.QUERY_KVM, limit))
-        self._cache_waits = bool(self._cache_bytes)
-        if self._cache_waits:
-            # Room for one page: what it holds after the last round of the copy is not what the standby has.
-            await self._ask(qmp.set_delta_cache(qmp.PAGE_BYTES), limit)
-        await self._ask(qmp.enable(deltas=self._cache_waits), limit)
+        await self._ask(qmp.ENABLE, limit)
         await self._ask(qmp.set_downtime(qmp.ENDS_WHOLE if self._halts else qmp.USUAL_DOWNTIME), limit)
         await self._ask(qmp.set_interval(interval_ms), limit)
         self.until = now + self._options.sync_seconds
@@ -105,15 +98,8 @@ class FirstCopy:
             if machine.run_state == HALTED:
                 await self._ask(qmp.GO_ON, self._limit)
             self._halted = False
-        if self._cache_waits and machine.mode is Mode.PRIMARY:
-            await self._ask(qmp.set_delta_cache(self._cache_bytes), self._limit)  # which empties it
-            self._cache_waits = False
 
     @property
     def _nearly_done(self) -> bool:
         copied = self._machine.copied
         return copied.rounds > 1 or copied.rest_seconds <= STAND_SECONDS
-
-    @property
-    def _cache_bytes(self) -> int:
-        return self._options.delta_cache_mb << 20

@@ -154,7 +154,7 @@ class Protector:
                 await self.settle()
         elif machine.run_state == INCOMING and not machine.migration:
             await self._prepare_link()
-            await self._ask(qmp.enable(deltas=bool(self._options.delta_cache_mb)), self._limit)
+            await self._ask(qmp.ENABLE, self._limit)
             await self._ask(qmp.listen_on(self._here.migration_address), self._limit)
             self._log.info("waiting_for_state", address=self._here.migration_address)
         elif machine.wants_protection and not self.copying and now >= self._next_try_at:

@@ -60,21 +60,11 @@ GO_ON = Command("cont")
 QUIT = Command("quit")
 # How long the machine may stand still for the last of the first copy, ms; at 0 nothing is left for it.
 ENDS_WHOLE, USUAL_DOWNTIME = 0, 300
-PAGE_BYTES = 4096
-# XBZRLE: of a page that was sent before, only what has changed in it since.
-_DELTAS = "xbzrle"
-
-
-def enable(*, deltas: bool) -> Command:
-    """What the next migration is to be; `deltas` must be the same at both ends."""
-    states = {"return-path": True, "events": True, "x-colo": True, _DELTAS: deltas}
-    capabilities = [{"capability": name, "state": state} for name, state in states.items()]
-    return Command("migrate-set-capabilities", {"capabilities": capabilities})
-
-
-def set_delta_cache(size_bytes: int) -> Command:
-    """How much the active remembers of what it has sent, a power of two; it forgets what it remembered."""
-    return Command("migrate-set-parameters", {"xbzrle-cache-size": size_bytes})
+# Not XBZRLE: it sends an eighth, and makes a page that the standby has wrong stay wrong (docs/colo.md).
+ENABLE = Command(
+    "migrate-set-capabilities",
+    {"capabilities": [{"capability": name, "state": True} for name in ("return-path", "events", "x-colo")]},
+)
 
 
 def set_downtime(milliseconds: int) -> Command:
@@ -105,11 +95,6 @@ def remove_object(name: str) -> Command:
 def interval_milliseconds(reply: Any) -> int:
     """The interval in force, from `QUERY_PARAMETERS`."""
     return _whole(reply, "x-checkpoint-delay")
-
-
-def delta_cache_bytes(reply: Any) -> int:
-    """From `QUERY_PARAMETERS`."""
-    return _whole(reply, "xbzrle-cache-size")
 
 
 def downtime_milliseconds(reply: Any) -> int:
