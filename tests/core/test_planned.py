@@ -12,8 +12,10 @@ import pytest
 from stories import SERVICE, SWITCHER, TWO_GATEWAYS, Story, in_good_times
 
 from tunnelswitch.core.actions import TakeCheckpoint
-from tunnelswitch.core.events import CheckpointFailed, CheckpointTaken
+from tunnelswitch.core.copies import Instance
+from tunnelswitch.core.events import CheckpointFailed, CheckpointTaken, ServiceSeen
 from tunnelswitch.core.facts import (
+    CheckpointSeen,
     DrainRequest,
     Handover,
     HandoverRefused,
@@ -24,7 +26,9 @@ from tunnelswitch.core.facts import (
     Reason,
     Serving,
 )
-from tunnelswitch.core.handing import LAST_SECONDS
+from tunnelswitch.core.handing import LAST_SECONDS, HandingOver
+from tunnelswitch.core.stamp import Stamp
+from tunnelswitch.core.topology import Service
 from tunnelswitch_lab.simulator.hypervisor import Hypervisor, Taking
 from tunnelswitch_lab.simulator.process import Answer
 from tunnelswitch_lab.simulator.setup import GROUP
@@ -211,3 +215,23 @@ def test_a_drained_site_that_cannot_hand_over_may_be_undrained_and_its_standby_l
     world.run(0.5)
     assert world.record.drained == ()
     assert world.moves == []
+
+
+@pytest.mark.parametrize(("period_seconds", "deadline_seconds"), [(0.1, 0.3), (0.75, 1.4), (30.0, 1.9)])
+def test_the_last_checkpoint_is_waited_for_as_long_as_checkpoints_take(
+    period_seconds: float, deadline_seconds: float
+) -> None:
+    instance, stamp = Instance.absent(Service("pbx", "br", 2, 3)), Stamp(1, "a")
+    instance.saw(ServiceSeen("pbx", "r1", "active", Protection.PROTECTED, in_sync=True), 0.0)
+    for sequence in (1, 2):
+        seen = CheckpointSeen("primary", "pbx", "r1", "active", sequence, 0.01, 900)
+        instance.took_checkpoint(seen, period_seconds * sequence)
+    handing, now = HandingOver(), period_seconds * 2
+    handing.begin(stamp, 0.0, [instance], now)
+    (first,) = handing.take_actions()
+    handing.heard(CheckpointTaken("pbx", first.request, 3, now))
+    assert handing.step(stamp, [instance], now, closed=False)
+    handing.step(stamp, [instance], now + 0.1, closed=True)
+    (last,) = handing.take_actions()
+    assert last.urgent
+    assert last.deadline_seconds == pytest.approx(deadline_seconds)

@@ -27,6 +27,7 @@ class Instance:
     seen: ServiceSeen
     checkpoint_sequence: int = 0
     checkpoint_at: float | None = None
+    checkpoint_period_seconds: float = 0.0
     protected_at: float | None = None
     interrupted_at: float = float("-inf")
     confirmed_at: float = float("-inf")
@@ -47,6 +48,7 @@ class Instance:
         if event.run != self.seen.run:
             self.promote_attempts, self.was_active = 0, False
             self.checkpoint_sequence, self.checkpoint_at = event.checkpoint_sequence, None
+            self.checkpoint_period_seconds = 0.0
         if event.protection is not Protection.PROTECTED:
             if self.protected_at is not None:
                 self.protected_at, self.interrupted_at = None, now
@@ -62,6 +64,8 @@ class Instance:
 
     def took_checkpoint(self, event: CheckpointSeen, now: float) -> None:
         """One was committed."""
+        if self.checkpoint_at is not None and event.sequence == self.checkpoint_sequence + 1:
+            self.checkpoint_period_seconds = now - self.checkpoint_at
         self.checkpoint_sequence, self.checkpoint_at = event.sequence, now
 
     def exited(self, run: str) -> None:

@@ -22,8 +22,10 @@ from tunnelswitch.core.stamp import Stamp
 PREPARE_SECONDS = 2.0
 # Open vSwitch's cached flows go on for up to 2.4 ms after it says that it follows (docs/dataplane.md).
 TAIL_SECONDS = 0.003
-# Clients wait meanwhile: rather give up, and serve on.
+# Clients wait meanwhile: rather give up, and serve on. Where checkpoints are rarer the last one is given two of their
+# periods, for it begins after the gate has closed, and not every driver can make it begin at once.
 LAST_SECONDS = 0.4
+LAST_PERIODS = 2
 # A driver keeps its deadline itself; so much later its answer is no longer waited for.
 ABANDON_SECONDS = 0.1
 
@@ -84,7 +86,7 @@ class HandingOver:
             waits = self.phase is Phase.PREPARING or self._closed_at is not None
             self._refuse("no checkpoint in time" if waits else "the gate does not close in time")
         if self.phase is Phase.PREPARING and not self._waiting:
-            self._enter(Phase.CLOSING, now + LAST_SECONDS)
+            self._enter(Phase.CLOSING, now + _last_seconds(instances))
         if self.phase is Phase.CLOSING and closed:
             if self._closed_at is None:
                 self._closed_at = now
@@ -159,3 +161,9 @@ class HandingOver:
     def take_actions(self) -> list[TakeCheckpoint]:
         actions, self._actions = self._actions, []
         return actions
+
+
+def _last_seconds(instances: Iterable[Instance]) -> float:
+    """How long the gate may take to close, and the last checkpoint to come."""
+    period = max((instance.checkpoint_period_seconds for instance in instances), default=0.0)
+    return min(max(LAST_SECONDS, LAST_PERIODS * period), PREPARE_SECONDS)
