@@ -6,8 +6,9 @@ than the deployment allows. It may still be promoted; more of its past would be 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tunnelswitch.core.events import Promoted, ServiceSeen
 from tunnelswitch.core.facts import CheckpointSeen, GroupRecord, Protection, ServiceStatus
@@ -15,6 +16,7 @@ from tunnelswitch.core.runs import names_run
 from tunnelswitch.core.topology import Service
 
 WHY_MAX = 200
+SPACINGS = 8
 
 
 @dataclass(slots=True)
@@ -27,7 +29,7 @@ class Instance:
     seen: ServiceSeen
     checkpoint_sequence: int = 0
     checkpoint_at: float | None = None
-    checkpoint_period_seconds: float = 0.0
+    checkpoint_spacings: deque[float] = field(default_factory=lambda: deque(maxlen=SPACINGS))
     protected_at: float | None = None
     interrupted_at: float = float("-inf")
     confirmed_at: float = float("-inf")
@@ -48,7 +50,7 @@ class Instance:
         if event.run != self.seen.run:
             self.promote_attempts, self.was_active = 0, False
             self.checkpoint_sequence, self.checkpoint_at = event.checkpoint_sequence, None
-            self.checkpoint_period_seconds = 0.0
+            self.checkpoint_spacings.clear()
         if event.protection is not Protection.PROTECTED:
             if self.protected_at is not None:
                 self.protected_at, self.interrupted_at = None, now
@@ -62,10 +64,15 @@ class Instance:
         protection was interrupted, until the other site has confirmed it."""
         return self.interrupted_at >= since and (self.protected_at is None or self.confirmed_at <= self.protected_at)
 
+    @property
+    def checkpoint_period_seconds(self) -> float:
+        """The longest of the last few; 0 where there were none."""
+        return max(self.checkpoint_spacings, default=0.0)
+
     def took_checkpoint(self, event: CheckpointSeen, now: float) -> None:
         """One was committed."""
         if self.checkpoint_at is not None and event.sequence == self.checkpoint_sequence + 1:
-            self.checkpoint_period_seconds = now - self.checkpoint_at
+            self.checkpoint_spacings.append(now - self.checkpoint_at)
         self.checkpoint_sequence, self.checkpoint_at = event.sequence, now
 
     def exited(self, run: str) -> None:
