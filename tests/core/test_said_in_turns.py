@@ -13,7 +13,7 @@ from tunnelswitch.core.gate import Gate
 from tunnelswitch.core.gateway import ANSWERED_SECONDS_MIN, SiteAgent
 from tunnelswitch.core.hosting import HostedGroup
 from tunnelswitch.core.member import Member, Timing
-from tunnelswitch.core.quorum import Ballot
+from tunnelswitch.core.quorum import Ballots
 from tunnelswitch.core.server import AGE_MAX_SECONDS, ServerAgent
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.core.topology import Group, Service
@@ -129,11 +129,10 @@ class Heard:
 
     def __init__(self) -> None:
         self.evidence = Evidence(GROUP, "gateway", TIMING)
-        self._last: dict[str, Ballot] = {}
+        self._ballots = Ballots()
 
     def hear(self, one: Heartbeat, now: float) -> bool:
-        self._last[one.site] = Ballot(one, now, self._last.get(one.site))
-        return self.evidence.hear(self._last[one.site])
+        return self.evidence.hear(self._ballots.take(one, now))
 
     def unanswered(self, now: float) -> None:
         seen = tuple(Observation(site, Path.UP, 9.0, Bus.ALIVE, 9.0) for site in ("primary", "secondary"))

@@ -69,6 +69,18 @@ class Ballot:
         return self._waits.get(service) == 0.0
 
 
+class Ballots:
+    """The last one of every site."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, Ballot] = {}
+
+    def take(self, heartbeat: Heartbeat, now: float) -> Ballot:
+        """A heartbeat that came `now`, as a ballot."""
+        ballot = self._last[heartbeat.site] = Ballot(heartbeat, now, self._last.get(heartbeat.site))
+        return ballot
+
+
 def down_votes(
     ballots: Mapping[str, Ballot],
     voters: Iterable[str],

@@ -11,7 +11,7 @@ from tunnelswitch.core.gate import stored_marks
 from tunnelswitch.core.hosting import HostedGroup
 from tunnelswitch.core.member import Member
 from tunnelswitch.core.parting import Parts
-from tunnelswitch.core.quorum import Ballot
+from tunnelswitch.core.quorum import Ballots
 
 # Of many services the numbers and ages of checkpoints are worked out so seldom; all else is always as it is.
 AGE_MAX_SECONDS = 1.0
@@ -34,7 +34,7 @@ class ServerAgent:
         self._actions: list[Action] = []
         many = sum(len(part.group.services) for part in hosted) > SERVICES_EVERY_BEAT_MAX
         self._age_max_seconds = AGE_MAX_SECONDS if many else 0.0
-        self._ballots: dict[str, Ballot] = {}
+        self._ballots = Ballots()
         self._said: list[tuple[ServiceStatus, ...]] = []
         self._all_said: tuple[ServiceStatus, ...] = ()
         member.services = self._services
@@ -56,9 +56,7 @@ class ServerAgent:
         if isinstance(event, Heartbeat):
             if fresh is None:
                 return
-            ballot = Ballot(event, now, self._ballots.get(event.site))
-            self._ballots[event.site] = ballot
-            event = ballot
+            event = self._ballots.take(event, now)
         concerned = self._parts.concerned(event)
         for part in concerned:
             part.receive(event, now)

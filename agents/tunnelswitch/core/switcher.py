@@ -11,7 +11,7 @@ from tunnelswitch.core.events import LoopLate
 from tunnelswitch.core.facts import Heartbeat
 from tunnelswitch.core.freshness import Freshness
 from tunnelswitch.core.parting import Parts
-from tunnelswitch.core.quorum import Ballot
+from tunnelswitch.core.quorum import Ballots
 
 
 class Switcher:
@@ -28,7 +28,7 @@ class Switcher:
         self.stale_messages = 0
         self._freshness = Freshness(age_max_seconds)
         self._parts = Parts(deciders)
-        self._ballots: dict[str, Ballot] = {}
+        self._ballots = Ballots()
         self._actions: list[Action] = []
 
     def receive(self, event: object, now: float) -> None:
@@ -40,9 +40,7 @@ class Switcher:
                 self.stale_messages += 1
                 return
             # Indexed once for all groups.
-            ballot = Ballot(event, now, self._ballots.get(event.site))
-            self._ballots[event.site] = ballot
-            event = ballot
+            event = self._ballots.take(event, now)
         if isinstance(event, LoopLate):
             return
         concerned = self._parts.concerned(event)

@@ -23,27 +23,27 @@ Ask = Callable[[Command, float], Awaitable[Any]]
 
 
 class FirstCopy:
-    """One attempt after the other to give `peer` (HOST:PORT) the whole machine.
-
-    Attributes:
-        until: when the attempt under way is given up, seconds of the event loop's clock; None: there is none.
-    """
+    """One attempt after the other to give `peer` (HOST:PORT) the whole machine. `now` is the event loop's clock."""
 
     def __init__(self, machine: Machine, options: Colo, peer: str, ask: Ask) -> None:
         self._machine, self._options, self._peer, self._ask = machine, options, peer, ask
         self._limit = options.timeout_seconds
-        self.until: float | None = None
+        self._until: float | None = None  # then the attempt under way is given up
         self._halts = self._halted = False
 
     def forget(self) -> None:
         """The QEMU that all this was about has ended."""
-        self.until = None
+        self.ended()
         self._halted = False
+
+    def ended(self) -> None:
+        """The attempt under way has come to its end; what it left is put right by `keep`."""
+        self._until = None
 
     @property
     def under_way(self) -> bool:
         """Is an attempt under way?"""
-        return self.until is not None
+        return self._until is not None
 
     @property
     def holds(self) -> bool:
@@ -56,15 +56,14 @@ class FirstCopy:
         Raises:
             DriverError: QEMU did not answer.
         """
-        machine, limit = self._machine, self._limit
-        if machine.role != "active" or self.until is not None:
+        machine = self._machine
+        if machine.role != "active" or machine.mode is not Mode.NONE or self.under_way:
             return
-        self._halts = not qmp.has_kvm(await self._ask(qmp.QUERY_KVM, limit))
-        if machine.mode is Mode.NONE:
-            downtime = qmp.downtime_milliseconds(await self._ask(qmp.QUERY_PARAMETERS, limit))
-            self._halted = downtime == qmp.ENDS_WHOLE and machine.run_state == HALTED
-            if machine.migration in COPYING:
-                self.until = now + self._options.sync_seconds
+        parameters = await self._ask(qmp.QUERY_PARAMETERS, self._limit)
+        self._halts = qmp.downtime_milliseconds(parameters) == qmp.ENDS_WHOLE
+        self._halted = self._halts and machine.run_state == HALTED
+        if machine.migration in COPYING:
+            self._until = now + self._options.sync_seconds
 
     async def begin(self, now: float, interval_ms: int) -> None:
         """Have QEMU begin.
@@ -77,7 +76,7 @@ class FirstCopy:
         await self._ask(qmp.ENABLE, limit)
         await self._ask(qmp.set_downtime(qmp.ENDS_WHOLE if self._halts else qmp.USUAL_DOWNTIME), limit)
         await self._ask(qmp.set_interval(interval_ms), limit)
-        self.until = now + self._options.sync_seconds
+        self._until = now + self._options.sync_seconds
         await self._ask(qmp.migrate_to(self._peer), limit)
 
     async def keep(self, now: float) -> None:
@@ -87,8 +86,8 @@ class FirstCopy:
             DriverError: QEMU did not do it.
         """
         machine = self._machine
-        if self.until is not None:
-            if now > self.until:
+        if self._until is not None:
+            if now > self._until:
                 await self._ask(qmp.CANCEL, self._limit)
             elif self._halts and not self._halted and machine.run_state == RUNNING and self._nearly_done:
                 self._halted = True

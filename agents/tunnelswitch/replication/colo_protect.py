@@ -175,7 +175,7 @@ class Protector:
         """An attempt to begin protection has ended, one way or the other."""
         if not self.copying:
             return
-        self._copy.until = None
+        self._copy.ended()
         if mode is Mode.NONE:
             self._machine.problem = f"no standby at {self._there.migration_address}: {error or 'no answer'}"
             self._count("sync_failed")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from tunnelswitch_lab.options import BUFFERINGS, WORKLOADS, check_checkpoint_interval, check_workload
+from tunnelswitch_lab import faults
+from tunnelswitch_lab.options import BUFFERINGS, WORKLOADS, LabError, check_checkpoint_interval, check_workload
 
 T = TypeVar("T")
 
@@ -47,6 +49,20 @@ def finish(work: Coroutine[Any, Any, T]) -> T:
     except KeyboardInterrupt:
         print("tunnelswitch-lab: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def check_fault(name: str) -> None:
+    """Raises LabError for what there is not."""
+    try:
+        faults.find(name)
+    except ValueError as error:
+        raise LabError(str(error)) from None
+
+
+def judged(summary: Mapping[str, Any], out: Path) -> None:
+    """Say what is not as it must be, or where everything is; exit status 1 if there is something."""
+    print("\n".join(summary["problems"]) or f"all as it must be: {out / 'summary.json'}")
+    end(summary["problems"])
 
 
 def end(problems: object) -> None:

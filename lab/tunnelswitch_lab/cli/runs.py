@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from tunnelswitch_lab import faults
-from tunnelswitch_lab.cli.common import Buffering, Detect, Interval, Name, Tls, Workload, app, end, finish, protected_by
+from tunnelswitch_lab.cli.common import (
+    Buffering,
+    Detect,
+    Interval,
+    Name,
+    Tls,
+    Workload,
+    app,
+    check_fault,
+    end,
+    finish,
+    protected_by,
+)
 from tunnelswitch_lab.options import (
     DEFAULT_REALTIME_PRIORITY,
     WORKLOADS,
@@ -56,10 +68,7 @@ def run_series(
 ) -> None:
     """Inject a fault, measure what the clients saw, and write it all down."""
     protected = protected_by(workload, checkpoint_interval)
-    try:
-        faults.find(fault)
-    except ValueError as error:
-        raise LabError(str(error)) from None
+    check_fault(fault)
     interval_seconds, multiplier = parse_detect(detect)
     check_machine()
     usable_layout(name)
@@ -84,10 +93,7 @@ def call(
 
     if caller not in CALLERS:
         raise LabError(f"--caller {caller!r} is not known: {', '.join(CALLERS)}")
-    try:
-        faults.find(fault)
-    except ValueError as error:
-        raise LabError(str(error)) from None
+    check_fault(fault)
     interval_seconds, multiplier = parse_detect(detect)
     check_machine()
     lab = LabOptions(usable_layout(name).name, interval_seconds, multiplier)

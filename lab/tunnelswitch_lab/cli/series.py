@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tunnelswitch_lab.cli.common import Detect, Name, app, end, finish
+from tunnelswitch_lab.cli.common import Detect, Name, app, finish, judged
 from tunnelswitch_lab.options import WORKLOADS, LabError, LabOptions, check_workload, parse_detect
 from tunnelswitch_lab.testbed import check_machine, usable_layout
 
@@ -84,8 +84,7 @@ def checkpoints(
     lab = LabOptions(usable_layout(name).name, interval_seconds, multiplier, workload="vm")
     summary = finish(run_costs(CostOptions(lab, cells, out, runs, seconds)))
     print(table(summary["cells"]), end="")
-    print("\n".join(summary["problems"]) or f"all as it must be: {out / 'summary.json'}")
-    end(summary["problems"])
+    judged(summary, out)
 
 
 @app.command()
@@ -117,8 +116,7 @@ def wan(
     line = Line(jitter, loss, rate * 1e6)
     summary = finish(run_wan(WanOptions(lab, out, distances, chosen, line, runs, seconds, garp)))
     print((out / "table.md").read_text(encoding="utf-8"))
-    print("\n".join(summary["problems"]) or f"all as it must be: {out / 'summary.json'}")
-    end(summary["problems"])
+    judged(summary, out)
 
 
 @app.command()
@@ -160,5 +158,4 @@ def growth(
     lab = LabOptions(usable_layout(name).name, interval_seconds, multiplier)
     summary = finish(run_growth(GrowthOptions(lab, chosen, counted, out, runs)))
     print(table(summary["services"]), end="")
-    print("\n".join(summary["problems"]) or f"all as it must be: {out / 'summary.json'}")
-    end(summary["problems"])
+    judged(summary, out)
