@@ -72,7 +72,7 @@ async def test_a_cut_link_is_told_and_its_return_too(bed: Bed, mesh: Callable[..
     await start_all(mesh, events)
     events.clear()
     await bed.wan.set_down("primary")
-    await events.until(lambda event: event == PRIMARY_DOWN, "down", seconds=3)
+    await events.until(lambda event: event == PRIMARY_DOWN, "down")
     assert not [event for event in events if event.site == "secondary"]
     events.clear()
     await bed.restore()
@@ -98,8 +98,8 @@ async def test_a_lost_database_is_blindness_not_death(bed: Bed, mesh: Callable[.
     await start_all(mesh, events)
     events.clear()
     bed.switches["gateway"].kill_server()
-    await events.until(lambda event: event == PRIMARY_UNKNOWN, "unknown", seconds=2)
-    await events.until(lambda event: event == PathChanged("secondary", Path.UNKNOWN), "unknown", seconds=2)
+    await events.until(lambda event: event == PRIMARY_UNKNOWN, "unknown")
+    await events.until(lambda event: event == PathChanged("secondary", Path.UNKNOWN), "unknown")
     await asyncio.sleep(0.5)
     assert {event.path for event in events} == {Path.UNKNOWN}
     bed.switches["gateway"].start_server()

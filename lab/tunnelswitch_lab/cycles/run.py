@@ -15,9 +15,9 @@ from typing import Any
 from tunnelswitch_lab import experiment, faults, netns, recording, results
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab.cycles.figures import Moments, summarise
-from tunnelswitch_lab.cycles.host import Init, boot
 from tunnelswitch_lab.experiment import Progress, say
 from tunnelswitch_lab.faults import Fault
+from tunnelswitch_lab.host import Init, boot
 from tunnelswitch_lab.measure.environment import describe_environment
 from tunnelswitch_lab.options import LabError, LabOptions
 from tunnelswitch_lab.recording import Recording

@@ -19,6 +19,7 @@ def lines(summary: dict[str, Any], out: Path) -> list[str]:
         f"false silences {_count(summary['false_silences'])}, BFD downs {_count(summary['bfd_downs'])}, "
         f"connections to NATS made anew {sum(summary['nats_reconnects'].values()):g}",
         *checkpoint_lines(summary.get("checkpoints", {})),
+        f"copies that ended and were started anew: {summary['copies_started']}" if summary["copies_started"] else "",
         _host_loss(summary["host_loss"]),
         *(f"NOT as it must be: {problem}" for problem in summary["problems"]),
         f"everything: {out / 'summary.json'}",

@@ -16,6 +16,7 @@ from typing import Any
 from tunnelswitch_lab import experiment, faults, results
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab.experiment import Progress, UnprovokedMoveError, say
+from tunnelswitch_lab.host import Init
 from tunnelswitch_lab.measure.environment import describe_environment
 from tunnelswitch_lab.measure.runs import PROBE_TRACE, RTP_TRACE
 from tunnelswitch_lab.measure.summary import summarise_run
@@ -100,33 +101,35 @@ async def _protected(bed: Testbed, options: SoakOptions) -> None:
 
 
 async def _soak(bed: Testbed, options: SoakOptions, progress: Progress) -> dict[str, Any]:
-    """The call and the probe go on while the agents' metrics are watched. The bus is not recorded: it would be half a
-    million messages."""
+    """The call and the probe go on while the agents' metrics are watched, and the servers' init systems start anew what
+    ends. The bus is not recorded: it would be half a million messages."""
     directory = options.out / "soak"
     directory.mkdir(exist_ok=True)
-    recording, watch = Recording(bed, directory), Watch(bed.layout)
+    recording, watch, init = Recording(bed, directory), Watch(bed.layout), Init(bed)
     recording.start_clients()
-    watching = asyncio.create_task(watch.run())
+    going_on = [asyncio.create_task(watch.run()), asyncio.create_task(init.run())]
     try:
         ends_at = time.monotonic() + options.minutes * 60
         while (left := ends_at - time.monotonic()) > 0:
             await asyncio.sleep(min(left, _TELL_SECONDS))
-            if watching.done():
-                watching.result()
+            for task in going_on:
+                if task.done():
+                    task.result()
             widest = max(watch.window_max.values(), default=0.0)
             progress(
                 f"{max(0.0, ends_at - time.monotonic()) / 60:.1f} minutes left; widest window {widest * 1e3:.0f} ms"
             )
     finally:
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+        for task in going_on:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         await recording.stop()
     traces = {"call": directory / RTP_TRACE, "probe": directory / PROBE_TRACE}
     clients = {name: read_trace_summary(trace) for name, trace in traces.items()}
     for trace in traces.values():
         trace.unlink(missing_ok=True)  # hundreds of megabytes of which the summary says what matters here
-    return watch.summary() | {"checkpoints": checkpoints(watch), "clients": clients}
+    return watch.summary() | {"checkpoints": checkpoints(watch), "copies_started": init.started, "clients": clients}
 
 
 async def _lose_host(bed: Testbed, options: SoakOptions, progress: Progress) -> dict[str, Any]:
