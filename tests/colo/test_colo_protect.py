@@ -137,3 +137,15 @@ async def test_a_copy_that_an_earlier_agent_began_is_brought_to_its_end() -> Non
     await qemu.protector.keep()
     assert qemu.asked["stop"] == 1
     assert not qemu.asked["migrate"]
+
+
+@pytest.mark.parametrize("migration", ["failed", "active"])
+async def test_what_an_earlier_agent_halted_goes_on_although_it_must_not_be_protected(migration: str) -> None:
+    qemu = Qemu(11, 1, 0)
+    qemu.answers |= {"query-migrate-parameters": {"downtime-limit": 0}, "query-block": [DISK]}
+    qemu.says(Mode.NONE, "paused", migration)
+    await qemu.protector.settle()
+    assert qemu.machine.obstacle
+    qemu.says(Mode.NONE, "paused", "failed")
+    await qemu.protector.keep()
+    assert qemu.asked["cont"] == 1

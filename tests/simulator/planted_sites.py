@@ -19,11 +19,12 @@ from tunnelswitch.core.hosting import HostedGroup
 from tunnelswitch.core.keeping import RecordKeeper
 from tunnelswitch.core.marks import Marks
 from tunnelswitch.core.member import Member
+from tunnelswitch.core.policy import Policy
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch_lab.simulator.switches import Switch
 
 
-def _undrained(self: GroupDecider, *args: Any, real: Any = GroupDecider._policy_against) -> list[str]:
+def _undrained(self: Policy, *args: Any, real: Any = Policy.against) -> list[str]:
     return [why for why in real(self, *args) if "is drained" not in why]
 
 
@@ -126,6 +127,6 @@ SITES: dict[str, Callable[[], Any]] = {
     "who could not take over tries again under the same stamp": lambda: patch.object(
         HostedGroup, "_promotion_failed", _tries_on
     ),
-    "a drained site is moved to": lambda: patch.object(GroupDecider, "_policy_against", _undrained),
+    "a drained site is moved to": lambda: patch.object(Policy, "against", _undrained),
     "an operator's wish is a toggle": _toggling,
 }

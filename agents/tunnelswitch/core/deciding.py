@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from tunnelswitch.core import events
 from tunnelswitch.core.actions import Action, PinLeader, Publish
+from tunnelswitch.core.amending import moved, raised, rearmed
 from tunnelswitch.core.evidence import Evidence, Verdict
 from tunnelswitch.core.facts import (
     Applied,
@@ -31,6 +32,7 @@ from tunnelswitch.core.housekeeping import Housekeeping
 from tunnelswitch.core.keeping import News, RecordKeeper, signed
 from tunnelswitch.core.marks import Marks
 from tunnelswitch.core.moving import Move
+from tunnelswitch.core.policy import Policy
 from tunnelswitch.core.quorum import Ballot
 from tunnelswitch.core.saying import Sayings
 from tunnelswitch.core.stamp import Stamp
@@ -64,12 +66,12 @@ class GroupDecider:
         self._marks = Marks(evidence, gate)
         self._house = Housekeeping(evidence, unix_offset_seconds)
         self._standing = StandingWishes(evidence)
-        self._wishes = Wishes(evidence, self._say, self._policy_against)
+        self._policy = Policy(self.group)
+        self._wishes = Wishes(evidence, self._say, self._policy.against)
         self._sayings = Sayings(gate.site, self.group.name)
         self._counter = 0
         self._reads_failed = 0
         self._reconcile_at = 0.0
-        self._moved_at: float | None = None
         self._asked_at = float("-inf")
         self._move: Move | None = None
         self._told: Stamp | None = None
@@ -206,20 +208,6 @@ class GroupDecider:
         else:
             self._go(record, target, record.standby_run, verdict, now)
 
-    def _policy_against(self, record: GroupRecord, verdict: Verdict, now: float) -> list[str]:
-        against = []
-        if self.group.other(record.active) in record.drained:
-            against.append(f"{self.group.other(record.active)} is drained (tunnelswitch undrain)")
-        if not self.group.automatic and verdict.reason is not Reason.OPERATOR:
-            against.append("automatic failover is off (policy.automatic)")
-        if record.paused and verdict.reason is not Reason.OPERATOR:
-            against.append(f"automatic failover is paused by {record.paused} (tunnelswitch resume)")
-        # Hysteresis never delays a proof.
-        free_at = float("-inf") if self._moved_at is None else self._moved_at + self.group.hysteresis_seconds
-        if verdict.reason is Reason.SUSPICION and now < free_at:
-            against.append("hysteresis: the last move is too recent (policy.hysteresis_seconds)")
-        return against
-
     def _go_back(self, record: GroupRecord, now: float) -> bool:
         """A target that could not take over was never exposed, and has closed itself for good, so the old copy, closed
         and not yet destroyed, is whole: a new epoch gives it back (PROTOCOL R7)."""
@@ -249,18 +237,7 @@ class GroupDecider:
         self._actions.append(Publish(request, flush=True))
 
     def _go(self, record: GroupRecord, target: str, run: str, verdict: Verdict, now: float) -> None:
-        changed = replace(
-            record,
-            stamp=self._next_stamp(record),
-            prev_id=str(record.stamp),
-            active=target,
-            previous=record.active,
-            in_sync=False,
-            active_run=run,
-            standby_run="",
-            reason=verdict.reason,
-            evidence=verdict.evidence,
-        )
+        changed = moved(record, self._next_stamp(record), target, run, verdict)
         self._move = Move.begin(changed, record, self.evidence, now)
         self._send_commit(changed, now)
         self._say(now, "commit", f"{verdict.reason}: {record.active} -> {target}", verdict.evidence)
@@ -276,7 +253,7 @@ class GroupDecider:
             self._rearm(changed, now)
 
     def _rearm(self, changed: GroupRecord, now: float) -> None:
-        changed = replace(changed, prev_id=str(changed.stamp), stamp=changed.stamp.rearmed())
+        changed = rearmed(changed)
         self._send_commit(changed, now)
         self._say(now, "commit", f"{changed.reason} under {changed.stamp}", changed.evidence)
 
@@ -295,18 +272,7 @@ class GroupDecider:
         if active is None:
             self._say(now, "alarm", f"the store forgot {mark}, and no tunnel shows who served under it")
             return
-        changed = replace(
-            record,
-            stamp=self._next_stamp(record),
-            prev_id=str(record.stamp),
-            active=active,
-            # Who may still be reached: the last move may not have got to everybody before the store forgot it.
-            previous=record.previous if active == record.active else record.active,
-            in_sync=False,
-            standby_run="",
-            reason=Reason.RECOVERY,
-            evidence=(f"the store is below a mark; traffic goes to {active}",),
-        )
+        changed = raised(record, self._next_stamp(record), active)
         self._send_commit(changed, now)
         self._say(now, "commit", f"recovery: {active} stays active", changed.evidence)
 
@@ -337,8 +303,7 @@ class GroupDecider:
         assert self.record is not None
         if before is not None and before.active != self.record.active:
             self.evidence.moved(self.record)
-            if self.record.reason is not Reason.OPERATOR:
-                self._moved_at = now  # whoever decided it; what was planned is no sign of trouble
+            self._policy.moved(self.record, now)
         self.evidence.brake.follow(self.record)
         if before is not None and bool(before.paused) != bool(self.record.paused):
             self._wishes.tell_paused(self.record, now)

@@ -149,7 +149,9 @@ class Protector:
             DriverError: QEMU did not do it.
         """
         machine, now = self._machine, asyncio.get_running_loop().time()
-        if machine.obstacle:
+        if self.copying or self._copy.holds:  # also one that must not be protected: it would stand still for ever
+            await self._copy.keep(now)
+        elif machine.obstacle:
             if now >= self._next_try_at:  # block replication may have begun
                 await self.settle()
         elif machine.run_state == INCOMING and not machine.migration:
@@ -157,10 +159,8 @@ class Protector:
             await self._ask(qmp.ENABLE, self._limit)
             await self._ask(qmp.listen_on(self._here.migration_address), self._limit)
             self._log.info("waiting_for_state", address=self._here.migration_address)
-        elif machine.wants_protection and not self.copying and now >= self._next_try_at:
+        elif machine.wants_protection and now >= self._next_try_at:
             await self._begin(now)
-        else:
-            await self._copy.keep(now)
 
     async def _begin(self, now: float) -> None:
         await self._prepare_link()
