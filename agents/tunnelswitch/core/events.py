@@ -138,7 +138,7 @@ class ServiceSeen:
 
 @dataclass(frozen=True, slots=True)
 class RunExited:
-    """The process of this run has ended: known from its pidfd, never from a missing answer."""
+    """Nothing of this run will ever run again: known from pidfds, never from a missing answer."""
 
     service: str
     run: str

@@ -44,6 +44,7 @@ QUERY_COLO = Command("query-colo-status")
 QUERY_MIGRATE = Command("query-migrate")
 QUERY_PARAMETERS = Command("query-migrate-parameters")
 QUERY_KVM = Command("query-kvm")
+QUERY_PROCESSORS = Command("query-cpus-fast")
 QUERY_BLOCK = Command("query-block")
 QUERY_NODES = Command("query-named-block-nodes", {"flat": True})
 LIST_OBJECTS = Command("qom-list", {"path": "/objects"})
@@ -105,6 +106,12 @@ def downtime_milliseconds(reply: Any) -> int:
 def has_kvm(reply: Any) -> bool:
     """Does the processor run the machine, from `QUERY_KVM`?"""
     return _table(reply).get("enabled") is True
+
+
+def processor_threads(reply: Any) -> frozenset[int]:
+    """Ids of the threads that run the machine's processors, from `QUERY_PROCESSORS`; several may share one."""
+    found = (_table(one).get("thread-id") for one in reply) if isinstance(reply, list) else ()
+    return frozenset(thread for thread in found if isinstance(thread, int))
 
 
 def mode(reply: Any) -> Mode:

@@ -1,6 +1,6 @@
 """Looking at the local QEMU: attach to it, ask it what it is, hear its events, and see its end.
 
-Facts before words: that a run has ended is known from its pidfd alone, which needs no answer of QEMU. A QEMU that hangs
+Facts before words: that a run has ended is known from pidfds alone, which need no answer of QEMU. A QEMU that hangs
 keeps the state it was last known in. What follows for protection is the business of `colo_protect`, promotion and
 fencing are that of `colo`.
 """
@@ -27,6 +27,7 @@ from tunnelswitch.replication.colo_link import LostError, QmpLink
 from tunnelswitch.replication.colo_memory import HugePages, MemoryWatch
 from tunnelswitch.replication.colo_meter import DeviceMeter
 from tunnelswitch.replication.colo_output import OutputHold
+from tunnelswitch.replication.colo_processors import ProcessorWatch
 from tunnelswitch.replication.colo_protect import Protector
 from tunnelswitch.replication.colo_qmp import Command, Mode
 from tunnelswitch.replication.colo_state import Machine
@@ -82,6 +83,7 @@ class MachineWatch:
         self._version = 0
         self._complaint = ""
         self._wake = asyncio.Event()
+        self._processors: ProcessorWatch | None = None
         self._task: asyncio.Task[None] | None = None
         self._halting: asyncio.Task[None] | None = None
 
@@ -102,6 +104,7 @@ class MachineWatch:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
+        self._leave_processors()
         if self.running is not None:
             self.running.close()
         if self.output is not None:
@@ -150,9 +153,10 @@ class MachineWatch:
         """Attach, and look until the connection or the process is gone."""
         watched = self._identify(link.connect())
         await link.greet(self._options.timeout_seconds)
+        await self._watch_processors(watched)
         await self.look()
         await self.protector.settle()
-        while not watched.ended.is_set():
+        while watched is self.running:
             self._wake.clear()
             self.memory.look(watched.pid)
             if not link.hung:  # a QEMU that owes answers is not asked more
@@ -175,6 +179,8 @@ class MachineWatch:
         except OSError:
             raise DriverError(f"process {pid} on {self._path} is gone") from None
         run = f"{boot}.{pid}.{started}"
+        if self.has_ended(run):
+            raise DriverError(f"process {pid} on {self._path} is being taken apart")
         if self.running is None or self.running.run != run:
             watched = WatchedRun(pid, run, known_at, started, self._exited)
             if self.running is not None:
@@ -183,6 +189,20 @@ class MachineWatch:
             self.machine.found(run)
             self._log.info("attached", run=run, pid=pid)
         return self.running
+
+    async def _watch_processors(self, watched: WatchedRun) -> None:
+        """Know of the machine's end before its memory is gone; where that cannot be, from the process' end."""
+        self._leave_processors()
+        threads = qmp.processor_threads(await self.ask(qmp.QUERY_PROCESSORS, self._options.timeout_seconds))
+        try:
+            self._processors = ProcessorWatch(watched.pid, threads, lambda: self._exited(watched))
+        except (OSError, LookupError) as error:
+            self._log.info("processors_not_watched", problem=str(error))
+
+    def _leave_processors(self) -> None:
+        if self._processors is not None:
+            self._processors.close()
+            self._processors = None
 
     # ------------------------------------------------------------------ what QEMU says
 
@@ -232,10 +252,14 @@ class MachineWatch:
             await self.ask(qmp.HALT, self._options.timeout_seconds)
 
     def _exited(self, watched: WatchedRun) -> None:
+        """Its processors have ended, or all of it: told once."""
+        if self.has_ended(watched.run):
+            return
         self._ended_runs.append(watched.run)
         self._emit(RunExited(self._service, watched.run))
         if watched is self.running:
             self.huge_pages.leave()
+            self._leave_processors()
             self.running = None
             self._version += 1
             self.protector.forget()
