@@ -8,6 +8,7 @@ flow again, the run ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -16,7 +17,8 @@ from typing import Any
 
 from rich.console import Console
 
-from tunnelswitch_lab import faults, procs, recording, results, teardown
+from tunnelswitch.core.detector import DOUBT_SECONDS
+from tunnelswitch_lab import faults, netns, procs, recording, results, teardown
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab.faults import Fault
 from tunnelswitch_lab.measure.environment import describe_environment
@@ -24,7 +26,7 @@ from tunnelswitch_lab.measure.events import BusEvent
 from tunnelswitch_lab.measure.gaps import largest_gap_after
 from tunnelswitch_lab.measure.load import LoadMeter
 from tunnelswitch_lab.measure.runs import RunFacts, RunFiles, read_run
-from tunnelswitch_lab.measure.story import moved_before, protected
+from tunnelswitch_lab.measure.story import connected, moved_before, protected
 from tunnelswitch_lab.measure.summary import summarise_run, summarise_series
 from tunnelswitch_lab.options import LabError, RunOptions
 from tunnelswitch_lab.recording import Recording
@@ -35,6 +37,8 @@ Progress = Callable[[str], object]
 
 ANSWER_SECONDS = 15.0
 _PROTECTED_SECONDS = 30.0
+_BFD_SECONDS = 1.0
+_REST_SECONDS = 30.0
 _STEADY_SECONDS = 2.0
 _QUIET_SECONDS = 4.0  # how long to look for a failover that must not come
 _OBSERVE_SECONDS = 20.0
@@ -198,6 +202,7 @@ async def _warm_up(bed: Testbed, recorders: Recording, seconds: float) -> dict[s
     """Wait until the call is answered and protected; returns what the agents cost in the calm that follows."""
     await recorders.wait_for_service(ANSWER_SECONDS)
     await wait_protected(recorders)
+    await wait_at_rest(recorders)
     agents = {
         process["name"]: process["pid"]
         for process in bed.status()["processes"]
@@ -217,6 +222,19 @@ async def wait_protected(recorders: Recording) -> None:
                 f"the service is not protected after {_PROTECTED_SECONDS:g} s: no heartbeat names a standby in sync"
             )
         await asyncio.sleep(0.25)
+
+
+async def wait_at_rest(recorders: Recording, bfd_seconds: float = _BFD_SECONDS) -> None:
+    """Return when BFD has been at its full pace for a while between all sites, and what a false alarm of the start has
+    left behind, windows that are wider for a while (decision 7), is over. A machine too busy for that is measured as it
+    is."""
+
+    async def at_rest() -> bool:
+        events = await asyncio.to_thread(recorders.events, time.time() - 1)
+        return connected(events, names.SITES, bfd_seconds, DOUBT_SECONDS)
+
+    with contextlib.suppress(TimeoutError):
+        await netns.wait_for(at_rest, "BFD at rest", _REST_SECONDS, 0.5)
 
 
 async def observe(recorders: Recording, fault: Fault, fault_at: float) -> None:

@@ -200,3 +200,18 @@ def test_connected_means_that_every_site_sees_every_other_one() -> None:
     assert connected([*early, beat(2, "c", a="up", b="up")], sites)
     assert not connected([*early, beat(2, "c", a="up", b="up"), beat(3, "b", a="down", c="up")], sites)
     assert not connected([event("heartbeat", 1, site="a", observations="rubbish")], ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("looks_for", "up_for", "is_so"),
+    [(4.0, 3.5, True), (4.0, 0.5, False), (9.0, 5.0, False), (14.0, 11.0, True), (14.0, 12.5, True)],
+    ids=["up since the start", "not for long enough", "down meanwhile", "long over", "up since the start, for long"],
+)
+def test_a_path_that_was_lost_meanwhile_must_have_been_back_for_longer(
+    looks_for: float, up_for: float, is_so: bool
+) -> None:
+    observations = [{"subject": "b", "path": "up", "path_seconds": up_for}]
+    of_its_life = {"sequence": int(looks_for / 0.02), "interval_seconds": 0.02}
+    beat = event("heartbeat", 1, site="a", observations=observations, **of_its_life)
+    other = event("heartbeat", 1, site="b", observations=[{"subject": "a", "path": "up", "path_seconds": 99.0}])
+    assert connected([beat, other], ("a", "b"), 1.0, 10.0) == is_so

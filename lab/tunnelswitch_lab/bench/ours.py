@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
-from tunnelswitch_lab.experiment import wait_protected
+from tunnelswitch_lab.experiment import wait_at_rest, wait_protected
 from tunnelswitch_lab.options import CHECKPOINT_INTERVALS_MS, LabOptions
 from tunnelswitch_lab.recording import Recording
 from tunnelswitch_lab.testbed import Testbed
@@ -35,7 +34,7 @@ class Ours:
 
     async def wait_ready(self, recording: Recording) -> None:
         await wait_protected(recording)
-        await asyncio.sleep(BFD_SETTLES_INTERVALS * self.interval_ms / 1000)
+        await wait_at_rest(recording, BFD_SETTLES_INTERVALS * self.interval_ms / 1000)
 
     async def stop(self, bed: Testbed) -> None:
         """A reset undoes all of it."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunnelswitch.core.detector import GRACE_SECONDS_MIN
 from tunnelswitch_lab.measure.events import BusEvent
 
 AGENT_MARKS = ("path_down", "bus_silent", "verdict", "committed", "switched", "applied", "promoted")
@@ -78,15 +79,23 @@ def protected(events: Iterable[BusEvent]) -> bool:
     return {"active", "standby"} <= roles
 
 
-def connected(events: Iterable[BusEvent], sites: Sequence[str], for_seconds: float = 0.0) -> bool:
+def connected(
+    events: Iterable[BusEvent], sites: Sequence[str], for_seconds: float = 0.0, again_for_seconds: float = 0.0
+) -> bool:
     """Whether the latest heartbeats say that every one of these sites sees the path to every other one up, and has for
-    so long."""
+    so long; for `again_for_seconds` where the path came up again after the site had begun to look."""
     seen: dict[str, set[str]] = {}
     for event in events:
         observations = event.data.get("observations") if event.kind == "heartbeat" else None
         if isinstance(observations, list):
+            looks_for = float(event.data.get("sequence") or 0) * float(event.data.get("interval_seconds") or 0)
             ups = [o for o in observations if isinstance(o, dict) and o.get("path") == "up"]
-            up = {str(o.get("subject")) for o in ups if float(o.get("path_seconds") or 0.0) >= for_seconds}
+            up = set()
+            for observation in ups:
+                lasted = float(observation.get("path_seconds") or 0.0)
+                again = looks_for - lasted > GRACE_SECONDS_MIN
+                if lasted >= (max(for_seconds, again_for_seconds) if again else for_seconds):
+                    up.add(str(observation.get("subject")))
             seen[str(event.data.get("site"))] = up
     return all(set(sites) - {site} <= seen.get(site, set()) for site in sites)
 

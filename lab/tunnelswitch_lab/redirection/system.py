@@ -11,7 +11,7 @@ from tunnelswitch_lab import layout as names
 from tunnelswitch_lab import netns
 from tunnelswitch_lab.bench.ours import BFD_SETTLES_INTERVALS, MULTIPLIER
 from tunnelswitch_lab.bench.pair import tool, wait_for_file
-from tunnelswitch_lab.experiment import wait_protected
+from tunnelswitch_lab.experiment import wait_at_rest, wait_protected
 from tunnelswitch_lab.measure.story import connected
 from tunnelswitch_lab.options import LabError, LabOptions
 from tunnelswitch_lab.recording import Recording
@@ -82,6 +82,7 @@ class Redirected:
             await netns.wait_for(settled, "BFD at its full pace between all sites", _SETTLED_SECONDS, 0.25)
         except TimeoutError as error:
             raise LabError(f"{error}; the machine is too busy for {self.interval_ms:g} ms") from None
+        await wait_at_rest(recording)
 
     async def stop(self, bed: Testbed) -> None:
         """As `System` says."""
