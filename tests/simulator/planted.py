@@ -26,6 +26,7 @@ from tunnelswitch.core.facts import Bus, Path, Proof, ProofKind, Protection, Rea
 from tunnelswitch.core.freshness import Freshness
 from tunnelswitch.core.gate import Gate
 from tunnelswitch.core.hosting import HostedGroup
+from tunnelswitch.core.isolation import Isolation
 from tunnelswitch.core.member import Member
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch_lab.simulator.switches import Switch
@@ -94,7 +95,7 @@ def _x_is_detection(self: Certificate, record: Any, now: float, real: Any = Cert
 def _time_since_start(self: HostedGroup, record: Any, now: float) -> None:
     """The time of isolation begins when it is missed: an echo may be `fence_after` old by then."""
     seconds = self.member.timing.fence_after_seconds
-    lonely = now - self._in_touch_at(record.voters, now) > seconds
+    lonely = now - self.isolation.in_touch_at(record.voters, now) > seconds
     since = getattr(self, "_lonely", None) if lonely else None
     self._lonely = (now if since is None else since) if lonely else None  # type: ignore[attr-defined]
     if lonely and record.in_sync and self.gate.open and now - self._lonely >= seconds:  # type: ignore[attr-defined]
@@ -109,7 +110,7 @@ def _one_gateway_is_enough(self: Certificate, record: Any, now: float, real: Any
 
 def _unlatching(self: HostedGroup, record: Any, now: float, real: Any = HostedGroup._check_isolation) -> None:
     real(self, record, now)
-    if now - self._in_touch_at(record.voters, now) < self.member.timing.window_seconds:
+    if now - self.isolation.in_touch_at(record.voters, now) < self.member.timing.window_seconds:
         self.latched = None
 
 
@@ -117,7 +118,7 @@ def _unlatching(self: HostedGroup, record: Any, now: float, real: Any = HostedGr
 def _never_closed() -> Iterator[None]:
     """Nor does its watchdog see to it."""
     unfenced = patch.object(HostedGroup, "_check_isolation", lambda *_: None)
-    with unfenced, patch.object(HostedGroup, "fit", lambda *_: True):
+    with unfenced, patch.object(Isolation, "fit", lambda *_: True):
         yield
 
 
@@ -130,7 +131,7 @@ replaced("the fence time is only the detection time", Certificate, "_fence_time_
 def _counted_late() -> Iterator[None]:
     """Nor does its watchdog see to it."""
     late = patch.object(HostedGroup, "_check_isolation", _time_since_start)
-    with late, patch.object(HostedGroup, "fit", lambda *_: True):
+    with late, patch.object(Isolation, "fit", lambda *_: True):
         yield
 
 

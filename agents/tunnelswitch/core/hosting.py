@@ -29,8 +29,9 @@ from tunnelswitch.core.facts import (
 )
 from tunnelswitch.core.gate import Gate
 from tunnelswitch.core.handing import HandingOver
+from tunnelswitch.core.isolation import Isolation
 from tunnelswitch.core.member import READ_DEADLINE_SECONDS, Member
-from tunnelswitch.core.quorum import Ballot, blocking
+from tunnelswitch.core.quorum import Ballot
 from tunnelswitch.core.runs import names_run
 from tunnelswitch.core.stamp import Stamp
 
@@ -59,8 +60,8 @@ class HostedGroup:
         self._confirmed: Stamp | None = None
         self._read_at = 0.0
         self._peer_serving: Stamp | None = None
-        self._fence_at: float | None = None
         self._alone = Alone(gate, self.certificate, self.instances, member.started_at, READ_DEADLINE_SECONDS)
+        self.isolation = Isolation(member, gate, self._alone)
         self._repeat_at = 0.0
         self._served: tuple[int, str] | None = None
         self._told: Applied | None = None
@@ -204,7 +205,7 @@ class HostedGroup:
     def _lead(self, record: GroupRecord, now: float) -> None:
         gate, stamp = self.gate, record.stamp
         if not gate.seen:
-            self._fence_at = None
+            self.isolation.due_at = None
             return
         self._check_isolation(record, now)
         self._hand_over(record, now)
@@ -280,41 +281,16 @@ class HostedGroup:
             self._actions.append(Publish(Serving(self.site, self.group.name, record.stamp, seconds)))
 
     def _check_isolation(self, record: GroupRecord, now: float) -> None:
-        """An active that has been out of touch with K voters for `fence_after` closes itself, unless there is nobody to
-        hand over to (R4). The time runs from the last touch, not from when it was missed: others count on that."""
-        self._fence_at = None
-        if not self.gate.open or self.latched == record.stamp or self._alone.is_known(record):
-            return
-        touched_at = max(self._in_touch_at(record.voters, now), self.member.started_at)
-        self._fence_at = touched_at + self.member.timing.fence_after_seconds
-        if now >= self._fence_at:
-            self.latched, self._fence_at = record.stamp, None
-
-    def _in_touch_at(self, voters: tuple[str, ...], now: float) -> float:
-        """When K voters, this site among them, were in touch with this site last."""
-        needed = blocking(len(voters)) - (self.site in voters)
-        if needed <= 0:
-            return now
-        times = sorted(self.member.in_touch_at(voter, now) for voter in voters if voter != self.site)
-        return times[-needed] if needed <= len(times) else float("-inf")
+        self.isolation.due_at = None
+        if self.latched != record.stamp and self.isolation.is_due(record, now):
+            self.latched = record.stamp
 
     def _claims_standby(self) -> bool:
         """Do we say that all that we serve has a standby in sync, or are we that standby?"""
         return all(instance.seen.protection is Protection.PROTECTED for instance in self.instances.values())
 
-    def fit(self, now: float) -> bool:
-        """May this site's watchdog be kicked (PROTOCOL A3)? Not while the gate may be open although this site should
-        have closed it by now: then its host has to die."""
-        if self.gate.closed:
-            return True
-        record = self.record
-        voters = record.voters if record is not None else self.group.voters
-        if now - self._in_touch_at(voters, now) < self.member.timing.fence_after_seconds:
-            return True
-        return record is not None and record.active == self.site and self._alone.is_known(record)
-
     def _follow(self, record: GroupRecord, now: float) -> None:
-        self._fence_at = None
+        self.isolation.due_at = None
         self.gate.want(record.stamp, record.active)
         if self.gate.open or self._peer_serving != record.stamp:
             return
@@ -377,7 +353,7 @@ class HostedGroup:
         first, gate = self._repeat_at, self.gate.deadline()
         if gate is not None and gate < first:
             first = gate
-        for due in (self._fence_at, self.handing.due_at()):
+        for due in (self.isolation.due_at, self.handing.due_at()):
             if due is not None and self.gate.seen and due < first:
                 first = due
         return first

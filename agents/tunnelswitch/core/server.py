@@ -48,7 +48,7 @@ class ServerAgent:
 
     def fit(self, now: float) -> bool:
         """May this host go on: is no gate open here that should have been closed by now (PROTOCOL A3)?"""
-        return all(group.fit(now) for group in self.hosted)
+        return all(group.isolation.fit(group.record, now) for group in self.hosted)
 
     def receive(self, event: object, now: float) -> None:
         due = self._due(now)
