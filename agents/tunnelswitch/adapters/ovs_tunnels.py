@@ -28,6 +28,7 @@ from aioovs import (
     TransactionError,
 )
 from tunnelswitch.batching import Answer, Asked, Batches, fail
+from tunnelswitch.client_ends import ClientEnds
 from tunnelswitch.core.actions import ApplyTunnels
 from tunnelswitch.core.events import DataPlaneLost, DataPlaneSeen, SwitchApplied, SwitchConflict
 from tunnelswitch.core.stamp import Stamp
@@ -39,12 +40,10 @@ from tunnelswitch.dataplane import (
     EndState,
     GreEnd,
     SamePorts,
-    StoredStamps,
     client_end,
     end_state,
     named,
     stamp_key,
-    stored_stamps,
     switch_row,
 )
 from tunnelswitch.errors import DataPlaneError
@@ -111,12 +110,7 @@ class OvsTunnels:
         self._database = database
         self._cluster = cluster
         self._site = site
-        self._ends = {end.interface: client_end(end, cluster) for end in ends}
-        self._group_of = {end.interface: end.group for end in ends}
-        self._of_group: dict[str, list[str]] = {}
-        for name, group in self._group_of.items():
-            self._of_group.setdefault(group, []).append(name)
-        self._groups = tuple(groups)
+        self._here = ClientEnds(database, cluster=cluster, ends=ends, groups=groups)
         self._allowed = frozenset(allowed_bridges)
         self._emit = emit
         self._clock = clock
@@ -200,7 +194,7 @@ class OvsTunnels:
                 SetKeys(
                     database.api, "Open_vSwitch", row.uuid, "external_ids", {one.key: one.stamp for one in changes}
                 ),
-                *(SamePorts(database.api, bridge) for bridge in sorted({end.bridge for end in self._ends.values()})),
+                *(SamePorts(database.api, bridge) for bridge in self._here.bridges),
                 ChangePorts(database.api, self._cluster, drop=remove, put=add),
                 guard=[Guard("Open_vSwitch", row.uuid, change.key, change.expected) for change in changes],
                 deadline_seconds=deadline_seconds,
@@ -236,7 +230,7 @@ class OvsTunnels:
             except DataPlaneError as error:
                 fail([change.asked], error.diagnostics())
                 continue
-            present = self._present(action.group, ports)
+            present = self._here.present(action.group, ports)
             times = (outcome.submitted_at, outcome.committed_at, applied_at)
             change.asked.tell(SwitchApplied(action.group, action.stamp, present, *times))
 
@@ -253,7 +247,7 @@ class OvsTunnels:
             if held is not None and stored is None:
                 fail([asked], self._garbage(group).diagnostics())
             elif stored != expected:
-                asked.tell(SwitchConflict(group, stored, self._present(group, ports)))
+                asked.tell(SwitchConflict(group, stored, self._here.present(group, ports)))
         return None
 
     def _changes(self, action: ApplyTunnels, ports: BridgePorts) -> tuple[list[GreEnd], list[str]]:
@@ -299,27 +293,6 @@ class OvsTunnels:
             f"find out who wrote it, then `ovs-vsctl remove Open_vSwitch . external_ids '\"{key}\"'`",
         )
 
-    # -- what is there ---------------------------------------------------------------------------------------
-
-    def _present(self, group: str, ports: BridgePorts) -> frozenset[str]:
-        names = self._of_group.get(group, ())
-        return frozenset(name for name in names if end_state(self._database, self._ends[name], ports).ours)
-
-    def _stored(self) -> StoredStamps:
-        return stored_stamps(self._database, self._cluster, self._groups)
-
-    def _seen(self) -> DataPlaneSeen:
-        stored = self._stored()
-        ports = BridgePorts(self._database)
-        states = {name: end_state(self._database, end, ports) for name, end in self._ends.items()}
-        unclear = {name for name, group in self._group_of.items() if group in stored.garbage}
-        return DataPlaneSeen(
-            stored=stored.stamps,
-            present=frozenset(name for name, state in states.items() if state.ours),
-            broken=frozenset(name for name, state in states.items() if state is EndState.BROKEN),
-            foreign=frozenset(unclear.union(name for name, state in states.items() if state is EndState.FOREIGN)),
-        )
-
     # -- changes ---------------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
@@ -332,20 +305,13 @@ class OvsTunnels:
             async for change in with_changes:
                 if isinstance(change, Disconnected):
                     self._lost(change.reason)
-                elif not isinstance(change, RowChange) or self._concerns(change):
+                elif not isinstance(change, RowChange) or self._here.concerned_by(change):
                     self._tell_soon()
         except DatabaseClosed as error:
             self._lost(str(error))
         except Exception as error:  # noqa: BLE001 - never silently: whoever depends on us must not believe old news
             _log.error("the data plane can no longer be watched", site=self._site, error=repr(error))
             self._lost(f"internal error: {error!r}; restart the agent")
-
-    def _concerns(self, change: RowChange) -> bool:
-        if change.table == "Open_vSwitch":
-            return change.kind != "update" or "external_ids" in change.old
-        if change.table == "Bridge":
-            return change.kind != "update" or "ports" in change.old
-        return any(columns.get("name") in self._ends for columns in (change.old, change.new))
 
     def _tell_soon(self) -> None:
         """One transaction is several changes: what waits in the queue is taken before we look."""
@@ -357,7 +323,7 @@ class OvsTunnels:
         self._telling = False
         if self._task is None or not self._database.connected:
             return
-        seen = self._seen()
+        seen = self._here.seen()
         if seen == self._told:
             return
         before = self._told.foreign if self._told else frozenset()
