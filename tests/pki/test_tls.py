@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from deployed import Node, access_of, two_groups, who
+from deployed import PATIENT, Node, access_of, two_groups, who
 from real_ovs import Ovs
 from structlog.testing import capture_logs
 
@@ -38,10 +38,10 @@ def tls_node(directory: Path) -> Node:
 
 async def said_by(access: Access, url: str) -> dict[str, object]:
     """What a connection that cannot be made complains of."""
-    connection = Connection([url], name="x", access=access)
+    connection = Connection([url], name="x", access=access, timing=PATIENT)
     with capture_logs() as logs:
         await connection.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while not logs:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     await connection.close()
@@ -59,7 +59,7 @@ async def test_the_bus_works_under_tls(tmp_path: Path, caplog: pytest.LogCapture
         )
         await speaker.start()
         await hearer.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while not heard:
                 speaker.publish(samples.HEARTBEAT)
                 await speaker.flush(0.1)

@@ -106,7 +106,7 @@ def test_a_stuck_reader_holds_nobody_and_learns_what_it_missed() -> None:
     started_at = time.monotonic()
     for number in range(1000):
         sink.write(f'{{"n": {number}}}\n')
-    assert time.monotonic() - started_at < 5
+    assert time.monotonic() - started_at < 20
     assert sink.dropped >= 980
     stream.stuck = False
     lines = written(stream, sink)
