@@ -119,12 +119,12 @@ async def test_a_checkpoint_that_is_waited_for_was_begun_after_the_question(pair
     await eventually(lambda: pair.here.emitted(CheckpointSeen))
     for request in range(3):
         before = pair.here.emitted(CheckpointSeen)[-1].sequence
-        taken = await driver.checkpoint(TakeCheckpoint("pbx", run, request, urgent=True, deadline_seconds=5.0))
+        taken = await driver.checkpoint(TakeCheckpoint("pbx", run, request, urgent=True, deadline_seconds=20.0))
         assert isinstance(taken, CheckpointTaken)
         assert (taken.request, taken.sequence > before) == (request, True)
 
     async def refused(of_run: str) -> str:
-        failed = await driver.checkpoint(TakeCheckpoint("pbx", of_run, 9, urgent=True, deadline_seconds=5.0))
+        failed = await driver.checkpoint(TakeCheckpoint("pbx", of_run, 9, urgent=True, deadline_seconds=20.0))
         assert isinstance(failed, CheckpointFailed)
         return failed.error
 
