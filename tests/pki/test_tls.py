@@ -122,8 +122,8 @@ async def test_a_site_s_database_is_for_its_own_processes_alone(ovs: Ovs, tmp_pa
         keys = tmp_path / "pki"
         return SslFiles(keys / client / "client.key", keys / client / "client.crt", keys / server / "ovsdb.crt")
 
-    async with Database(remote(ovs), ssl=files("gateway")) as database:
-        assert (await database.transact(database.api.add_br("in"))).changed
+    async with Database(remote(ovs), ssl=files("gateway"), connect_deadline_seconds=20) as database:
+        assert (await database.transact(database.api.add_br("in"), deadline_seconds=20)).changed
     assert ovs.vsctl("list-br") == "in"
     for wrong in (files("primary"), files("gateway", "primary")):
         with pytest.raises(ConnectError):

@@ -30,6 +30,12 @@ def restored() -> Iterator[None]:
     root.handlers[:] = before[1]
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is queued gets written, however long the machine stands still."""
+    monkeypatch.setattr(logs, "FLUSH_SECONDS", 20.0)
+
+
 def written(stream: io.StringIO, sink: QueuedSink) -> list[dict[str, Any]]:
     sink.close()
     return [json.loads(line) for line in stream.getvalue().splitlines()]
