@@ -40,7 +40,9 @@ def bed(bed_for_all: Bed) -> Iterator[Bed]:
 async def databases(bed: Bed) -> AsyncIterator[dict[str, Database]]:
     async with contextlib.AsyncExitStack() as stack:
         yield {
-            site: await stack.enter_async_context(Database(bed.switches[site].remote, tables=MONITORED))
+            site: await stack.enter_async_context(
+                Database(bed.switches[site].remote, tables=MONITORED, liveness_deadline_seconds=60)
+            )
             for site in ADDRESSES
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import socket
@@ -61,15 +62,35 @@ class Path:
             while self.hold.ready is not ready:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
-    async def seen(self) -> list[bytes]:
-        """What has reached the bridge."""
+    async def seen(self, least: int = 0) -> list[bytes]:
+        """What has reached the bridge: waits for so many frames, and whether more come."""
+        found: list[bytes] = []
+        async with asyncio.timeout(10):
+            self._take(found)
+            while len(found) < least:
+                await asyncio.sleep(0.005)
+                self._take(found)
         await asyncio.sleep(SETTLE_SECONDS)
-        found = []
-        try:
+        self._take(found)
+        return found
+
+    def _take(self, found: list[bytes]) -> None:
+        with contextlib.suppress(BlockingIOError):
             while True:
                 found.append(self.bridge.recv(2048))
-        except BlockingIOError:
-            return found
+
+    async def heard(self) -> bytes:
+        """The next frame that has reached the machine."""
+        async with asyncio.timeout(10):
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    return os.read(self.machine, 2048)
+                await asyncio.sleep(0.005)
+
+    async def until_held(self, frames: int) -> None:
+        async with asyncio.timeout(10):
+            while len(self.hold.held) != frames:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
 
     async def close(self) -> None:
         await self.hold.close()
@@ -114,11 +135,11 @@ async def test_output_waits_for_its_checkpoint_and_not_a_frame_of_the_next_one_l
         path.hold.stopped(stopped_at)
         path.say(frame(5006, b"three"))
         path.hold.committed()
-        assert payloads(await path.seen()) == [b"one", b"two"]
+        assert payloads(await path.seen(2)) == [b"one", b"two"]
         assert path.hold.held.covered
         path.hold.stopped(time.time_ns())
         path.hold.committed()
-        assert payloads(await path.seen()) == [b"three"]
+        assert payloads(await path.seen(1)) == [b"three"]
 
     await inside(body)
 
@@ -127,16 +148,15 @@ async def test_real_time_passes_at_once_and_so_does_what_comes_in(inside: Any) -
     async def body(path: Path) -> None:
         path.hold.follow(guarded=True)
         path.say(frame(5004, b"call"), frame(6007, b"another"), frame(6011, b"not"), frame(5004, b"cut", fragment=1))
-        assert payloads(await path.seen()) == [b"call", b"another"]
+        assert payloads(await path.seen(2)) == [b"call", b"another"]
         path.bridge.send(frame(4000, b"question", out=False))
-        await asyncio.sleep(SETTLE_SECONDS)
-        assert os.read(path.machine, 2048)[42:] == b"question"
-        assert len(path.hold.held) == 2
+        assert (await path.heard())[42:] == b"question"
+        await path.until_held(2)
         await path.hold.close()  # its process ends
         path.say(frame(5004, b"still"), frame(5006, b"never"))
         path.bridge.send(frame(4000, b"again", out=False))
-        assert payloads(await path.seen()) == [b"still"]
-        assert os.read(path.machine, 2048)[42:] == b"again"
+        assert payloads(await path.seen(1)) == [b"still"]
+        assert (await path.heard())[42:] == b"again"
 
     await inside(body)
 
@@ -147,10 +167,11 @@ async def test_without_a_standby_output_leaves_when_the_core_allows_it(inside: A
         assert await path.seen() == []
         path.hold.allow(True)
         path.say(frame(5006, b"late"))
-        assert payloads(await path.seen()) == [b"early", b"late"]
+        assert payloads(await path.seen(2)) == [b"early", b"late"]
         path.hold.allow(False)
         path.say(frame(5006, b"held"))
         assert await path.seen() == []
+        await path.until_held(1)
         path.hold.ended()
         path.hold.allow(True)
         assert await path.seen() == []
@@ -165,7 +186,7 @@ async def test_a_burst_longer_than_a_slice_leaves_whole_and_in_order(inside: Any
         numbers = [str(number).encode() for number in range(300)]
         path.hold.stopped(path.say(*(frame(5006, number) for number in numbers)))
         path.hold.committed()
-        assert payloads(await path.seen()) == numbers
+        assert payloads(await path.seen(len(numbers))) == numbers
         assert path.hold.figures()["output_dropped"] == 0
 
     await inside(body)
@@ -183,7 +204,7 @@ async def test_a_checksum_left_to_the_hardware_is_made_on_the_way(inside: Any) -
         partial = struct.pack("=BBHHHH", 1, 0, 0, 0, 34, 6)  # linux/virtio_net.h: NEEDS_CSUM, from where, and whither
         sent = frame(5006, b"data")
         path.say(partial + sent)
-        (found,) = await path.seen()
+        (found,) = await path.seen(1)
         total = sum(struct.unpack("!6H", sent[34:]))
         assert struct.unpack_from("!H", found, 40)[0] == 0xFFFF - (total & 0xFFFF) - (total >> 16)
 
@@ -199,7 +220,7 @@ async def test_devices_that_went_away_are_taken_again(inside: Any) -> None:
         await path.until(ready=True)
         path.hold.allow(True)
         path.say(frame(5006, b"back"), frame(5004, b"call"))
-        assert sorted(payloads(await path.seen())) == [b"back", b"call"]
+        assert sorted(payloads(await path.seen(2))) == [b"back", b"call"]
 
     await inside(body)
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
-from three_sites import CLUSTER, ENDS, T2, T3, Bed, Client, Events, stamp, switch_to
+from three_sites import CLUSTER, ENDS, T2, T3, Bed, Client, Events, stamp, switch_to, until
 
 from aioovs import Database
 from tunnelswitch.adapters.ovs_tunnels import OvsTunnels
@@ -64,7 +64,7 @@ async def test_the_clients_packets_follow_the_switch(bed: Bed, tunnels: Callable
         done = await gateway.apply(switch_to(stamp(2), stamp(1), add=(T3,), remove=(T2,)))
         assert isinstance(done, SwitchApplied)
         assert done.present == {T3.interface}
-        await asyncio.sleep(0.1)  # flows that the datapath had cached
+        await client.until("secondary")
         assert {await client.who() for _ in range(20)} == {"secondary"}
     assert bed.switches["gateway"].vsctl("list-ports", "br-svc").split() == ["svc0", T3.interface]
     assert f'"tunnelswitch:{CLUSTER}:voip"="{stamp(2)}"' in stored(bed)
@@ -179,8 +179,7 @@ async def test_a_tunnel_that_was_changed_by_hand_is_seen_and_repaired(
     assert seen.broken == seen.present == {T2.interface}
     assert isinstance(await gateway.apply(switch_to(stamp(1), stamp(1), add=(T2,))), SwitchApplied)
     assert switch.vsctl("get", "interface", T2.interface, "options:key") == '"2"'
-    await asyncio.sleep(0.05)
-    assert events[-1] == DataPlaneSeen({"voip": stamp(1)}, frozenset({T2.interface}))
+    await until(lambda: events[-1] == DataPlaneSeen({"voip": stamp(1)}, frozenset({T2.interface})), "repaired")
 
 
 async def test_a_port_deleted_by_hand_is_seen(bed: Bed, tunnels: Callable[[str], OvsTunnels], events: Events) -> None:
@@ -275,8 +274,7 @@ async def test_a_site_that_booted_carries_nobody_and_believes_no_older_decision(
         assert await client.who() == "primary"
 
         assert await darken(databases["gateway"], ENDS["gateway"], CLUSTER) == [T2.interface]
-        await asyncio.sleep(0.1)  # flows that the datapath had cached
-        assert await client.who(seconds=0.3) is None
+        await client.until(None)
         assert bed.switches["gateway"].vsctl("list-ports", "br-svc").split() == ["svc0"]
         late = await gateway.apply(switch_to(stamp(1, "b"), stamp(1), add=(T2,)))
         assert late == SwitchConflict("voip", stamp(2), frozenset())

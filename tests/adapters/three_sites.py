@@ -42,7 +42,7 @@ def switch_to(
     *,
     add: tuple[Tunnel, ...] = (),
     remove: tuple[Tunnel, ...] = (),
-    deadline_seconds: float = 3.0,
+    deadline_seconds: float = 20.0,
 ) -> ApplyTunnels:
     return ApplyTunnels("voip", new, expected, add, remove, deadline_seconds)
 
@@ -109,7 +109,7 @@ class Events(list[Any]):
     def of(self, kind: type) -> list[Any]:
         return [event for event in self if isinstance(event, kind)]
 
-    async def until(self, true: Callable[[Any], bool], what: str, seconds: float = 10.0) -> Any:
+    async def until(self, true: Callable[[Any], bool], what: str, seconds: float = 20.0) -> Any:
         seen = 0
         try:
             async with asyncio.timeout(seconds):
@@ -126,7 +126,7 @@ class Events(list[Any]):
             raise AssertionError(f"not within {seconds} s: {what}; emitted: {list(self)}") from None
 
 
-async def until(true: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
+async def until(true: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
     """Polls every 20 ms."""
     for _ in range(int(seconds / 0.02)):
         if true():
@@ -159,7 +159,7 @@ class Client:
             _, client = copy.recvfrom(2048)
             copy.sendto(name, client)
 
-    async def who(self, seconds: float = 8.0) -> str | None:
+    async def who(self, seconds: float = 20.0) -> str | None:
         """The site that answers, None if none does for so long. It asks again every 50 ms."""
         loop = asyncio.get_running_loop()
         while True:  # what came late belongs to a question before
@@ -173,3 +173,10 @@ class Client:
             with contextlib.suppress(TimeoutError):
                 return (await asyncio.wait_for(loop.sock_recv(self._socket, 2048), 0.05)).decode()
         return None
+
+    async def until(self, wanted: str | None, seconds: float = 20.0) -> None:
+        """Asks until this one answers, or nobody: flows that a datapath has cached outlive a switch."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while (answer := await self.who(seconds=0.3)) != wanted:
+            assert loop.time() < deadline, f"{answer} answers, not {wanted}"

@@ -8,6 +8,17 @@ import pytest
 from proxy import Proxy
 from real_ovs import Ovs
 
+from aioovs import Database
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that stands still for a while is no fault: what a test does not say itself is generous."""
+    opening, sending = Database.__init__.__kwdefaults__, Database.transact.__kwdefaults__
+    monkeypatch.setitem(opening, "connect_deadline_seconds", 20.0)
+    monkeypatch.setitem(opening, "liveness_deadline_seconds", 60.0)
+    monkeypatch.setitem(sending, "deadline_seconds", 20.0)
+
 
 @pytest.fixture
 def bare_ovs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Ovs]]:

@@ -203,7 +203,7 @@ async def test_keys_are_changed_and_other_writers_keys_survive(ovs: Ovs, proxied
     proxy = await proxied()
     async with Database(proxy.remote) as db:
         proxy.hold()  # ours is built on what is about to be old
-        ours = asyncio.create_task(db.transact(set_keys(db, epoch="2", more="x"), deadline_seconds=10))
+        ours = asyncio.create_task(db.transact(set_keys(db, epoch="2", more="x"), deadline_seconds=20))
         await asyncio.sleep(0)
         ovs.vsctl("set", "open_vswitch", ".", "external_ids:theirs=new", "external_ids:fresh=1")
         proxy.release()
@@ -233,7 +233,7 @@ async def test_ovsdbapps_own_map_write_meets_another_writer_as_a_conflict(ovs: O
     async with Database(proxy.remote) as db:
         proxy.hold()
         command = db.api.db_set("Open_vSwitch", root(db), ("external_ids", {"a": "1"}))
-        ours = asyncio.create_task(db.transact(command, deadline_seconds=10))
+        ours = asyncio.create_task(db.transact(command, deadline_seconds=20))
         await asyncio.sleep(0)
         ovs.vsctl("set", "open_vswitch", ".", "external_ids:b=1")
         proxy.release()
@@ -248,7 +248,7 @@ async def test_a_conflict_behind_a_guard_that_holds_is_no_failed_guard(ovs: Ovs,
     async with Database(proxy.remote) as db:
         proxy.hold()
         command = db.api.db_set("Open_vSwitch", root(db), ("external_ids", {"a": "1"}))
-        ours = asyncio.create_task(db.transact(command, guard=epoch_guard(db, "1"), deadline_seconds=10))
+        ours = asyncio.create_task(db.transact(command, guard=epoch_guard(db, "1"), deadline_seconds=20))
         await asyncio.sleep(0)
         ovs.vsctl("set", "open_vswitch", ".", "external_ids:b=1")
         proxy.release()
@@ -263,13 +263,13 @@ async def test_a_late_commit_is_harmless_behind_a_guard(ovs: Ovs, proxied: MakeP
         proxy.hold()
         with pytest.raises(TransactionTimeout) as failure:
             await db.transact(
-                db.api.add_br("late"), set_keys(db, epoch="2"), guard=epoch_guard(db, "1"), deadline_seconds=0.1
+                db.api.add_br("late"), set_keys(db, epoch="2"), guard=epoch_guard(db, "1"), deadline_seconds=0.5
             )
         assert failure.value.sent
         assert not failure.value.committed
         ovs.vsctl("set", "open_vswitch", ".", "external_ids:epoch=3")
         proxy.release()
-        await db.transact(set_keys(db, after="1"), deadline_seconds=10)
+        await db.transact(set_keys(db, after="1"), deadline_seconds=20)
         assert ovs.external_id("epoch") == "3"
         assert ovs.vsctl("list-br") == ""
 
@@ -279,9 +279,9 @@ async def test_a_late_commit_without_another_writer_lands(ovs: Ovs, proxied: Mak
     async with Database(proxy.remote, liveness_deadline_seconds=60) as db:
         proxy.hold()
         with pytest.raises(TransactionTimeout, match="may still land"):
-            await db.transact(set_keys(db, epoch="2"), deadline_seconds=0.1)
+            await db.transact(set_keys(db, epoch="2"), deadline_seconds=0.5)
         proxy.release()
-        await db.transact(set_keys(db, after="1"), deadline_seconds=10)
+        await db.transact(set_keys(db, after="1"), deadline_seconds=20)
         assert db.external_id("Open_vSwitch", root(db), "epoch") == "2"
 
 
@@ -296,7 +296,7 @@ async def test_cancelling_leaves_the_connection_usable(ovs: Ovs, proxied: MakePr
             await task
         assert db.api.idl._outstanding_txns == {}
         proxy.release()
-        assert (await db.transact(set_keys(db, after="1"), deadline_seconds=10)).changed
+        assert (await db.transact(set_keys(db, after="1"), deadline_seconds=20)).changed
 
 
 async def test_many_transactions_await_their_replies_together(ovs: Ovs) -> None:
@@ -388,7 +388,7 @@ async def test_without_a_connection_it_fails_at_once(ovs: Ovs) -> None:
         begin = time.monotonic()
         with pytest.raises(NotConnected, match="nothing was sent"):
             await db.transact(set_keys(db, epoch="1"), deadline_seconds=60)
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 20
         with pytest.raises(NotConnected, match=r"within 0\.1 s"):
             await db.wait_connected(0.1)
 

@@ -51,7 +51,7 @@ async def moved(name: str, out: Path, *peers: str) -> set[tuple[str, str]]:
     """Every system and fault over which the client's packets went to the other copy."""
     summary = await run_bench(BenchOptions(out, 1, peers, name, cases=False), lambda line: None)
     assert not {cell["system"]: cell["problems"] for cell in summary["cells"] if cell["problems"]}
-    assert all(0 < cell["gap_seconds"]["median"] < 10 for cell in summary["cells"])
+    assert all(0 < cell["gap_seconds"]["median"] < 30 for cell in summary["cells"])
     return {(cell["system"], cell["fault"]) for cell in summary["cells"]}
 
 

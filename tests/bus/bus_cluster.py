@@ -105,7 +105,7 @@ class Cluster:
     def monitor(self, name: str, path: str) -> Any:
         """One answer of the node's monitoring port, None if it gives none."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._http[name]}/{path}", timeout=1) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._http[name]}/{path}", timeout=10) as answer:
                 return json.load(answer)
         except OSError:
             return None

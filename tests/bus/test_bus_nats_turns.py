@@ -85,7 +85,7 @@ async def test_who_did_not_hear_what_many_services_were_learns_what_they_are(
     speaker.say()
     speaker.services = many(run="another")  # that it was ever stopped is heard of by nobody
     speaker.say()
-    await until(lambda: len(states) == 3, 5)
+    await until(lambda: len(states) == 3)
     assert await speaker.first_heard(heard, speaker.services) < len(many()), "what else had changed it could not know"
 
 
@@ -105,7 +105,7 @@ async def test_who_loses_his_connection_or_starts_anew_says_at_once_what_many_se
     cluster.kill(next(name for name in NAMES if cluster.url(name) == states[0]))
     speaker.services = many(run="another")
     speaker.say()
-    await until(lambda: len(states) == 3, 5)
+    await until(lambda: len(states) == 3)
     assert await speaker.first_heard(heard, speaker.services) == len(many())
 
     await sender.close()

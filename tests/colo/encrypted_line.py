@@ -80,7 +80,7 @@ def _daemon(site: str) -> subprocess.Popen[bytes]:
 async def _configure(site: str, private: bytes, peer: bytes, other: str) -> None:
     """Over its socket (WireGuard's cross-platform interface: keys in hexadecimal, an empty line at the end)."""
     path = _SOCKETS / f"{_device(site)}.sock"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while not path.exists():  # noqa: ASYNC110 - a file tells nobody that it is there
             await asyncio.sleep(0.01)
         reader, writer = await asyncio.open_unix_connection(str(path))

@@ -34,11 +34,11 @@ def free_port() -> int:
         return port
 
 
-def promote(deadline_seconds: float = 5.0) -> Promote:
+def promote(deadline_seconds: float = 20.0) -> Promote:
     return Promote("vm", "", STAMP, Reason.PROOF, deadline_seconds)
 
 
-def fence(run: str, deadline_seconds: float = 5.0) -> Fence:
+def fence(run: str, deadline_seconds: float = 20.0) -> Fence:
     return Fence("vm", run, STAMP, Reason.OPERATOR, deadline_seconds)
 
 
@@ -78,7 +78,7 @@ class Machines:
     def options(self, **overrides: Any) -> Colo:
         sites = {site: ColoSite(migration_address=f"127.0.0.1:{port}") for site, port in self._ports.items()}
         usual = {"qmp_socket": str(self.directory / "{site}.sock"), "sites": sites, "checkpoint_interval_ms": 50}
-        return Colo(**{**usual, "stall_seconds": 2.0, **overrides})
+        return Colo(**{**usual, "stall_seconds": 5.0, **overrides})
 
     def boot(
         self, site: str, *more: str, standby: bool = False, muted: bool = True, namespace: str = ""

@@ -25,8 +25,8 @@ INSTALLED, SETTINGS = "/usr/local/lib/tunnelswitch-kamailio", "/etc/kamailio/tun
 SITES = ("primary", "secondary")
 SERVICE, PHONE = "192.168.77.10", "192.168.77.1"
 STAMP = Stamp(7, "gw.a1.3")
-WAIT_SECONDS = 15.0
-ANSWER_SECONDS = 2.0
+WAIT_SECONDS = 30.0
+ANSWER_SECONDS = 15.0
 
 
 class Copy:
@@ -108,10 +108,10 @@ class Copy:
         return sock
 
     def promote(self) -> Promote:
-        return Promote("pbx", self.seen.run, STAMP, Reason.PROOF, 5.0)
+        return Promote("pbx", self.seen.run, STAMP, Reason.PROOF, 20.0)
 
     def fence(self) -> Fence:
-        return Fence("pbx", self.seen.run, STAMP, Reason.OPERATOR, 5.0)
+        return Fence("pbx", self.seen.run, STAMP, Reason.OPERATOR, 20.0)
 
     async def close(self) -> None:
         await self.driver.close()

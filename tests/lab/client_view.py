@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from tunnelswitch_lab.testbed import Testbed
 from tunnelswitch_lab.workload.packets import ProbeReply, build_probe, parse_probe_reply
 
 SPACING_SECONDS = 0.01
+PATIENCE_SECONDS = 10.0
 
 
 @dataclass
@@ -43,11 +45,15 @@ class Client:
     def close(self) -> None:
         self._socket.close()
 
-    def watch(self, seconds: float) -> View:
-        """Ask every 10 ms for so long."""
-        view = View()
+    def watch(self, seconds: float, view: View | None = None, enough: threading.Event | None = None) -> View:
+        """Ask every 10 ms for so long, and on until anybody has answered. `view` can be read meanwhile; `enough` ends
+        it earlier."""
+        view = view or View()
+        first = self._sequence + 1
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while time.monotonic() < end or (not view.replies and time.monotonic() < end + PATIENCE_SECONDS):
+            if enough is not None and enough.is_set():
+                break
             self._sequence += 1
             view.asked += 1
             due = time.monotonic() + SPACING_SECONDS
@@ -58,6 +64,6 @@ class Client:
                     reply = parse_probe_reply(self._socket.recv(2048))
                 except TimeoutError:
                     break
-                if reply is not None:
+                if reply is not None and reply.sequence >= first:  # others answer what an earlier view asked
                     view.replies.append(reply)
         return view

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-from client_view import Client
+from client_view import Client, View
 
 from tunnelswitch_lab import netns
 from tunnelswitch_lab.agents import executable
@@ -15,6 +17,7 @@ from tunnelswitch_lab.procs import Proc
 from tunnelswitch_lab.testbed import Testbed
 
 HELD_SECONDS = 0.4  # three windows of the labs here
+MOMENT_SECONDS, WATCHED_SECONDS = 0.5, 120.0
 
 
 class Running:
@@ -28,8 +31,8 @@ class Running:
         return next(proc for proc in self.bed._state.procs if proc.name == name and proc.alive)
 
     def ovs(self, site: str, *arguments: str) -> str:
-        command = ["ovs-vsctl", f"--db={self.bed.layout.site(site).ovsdb}", "--timeout=5", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+        command = ["ovs-vsctl", f"--db={self.bed.layout.site(site).ovsdb}", "--timeout=20", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
 
     def tunnels(self, site: str = "gateway") -> set[str]:
         return {port for port in self.ovs(site, "list-ports", "br-svc").split() if port.startswith(("t2-", "t3-"))}
@@ -53,13 +56,13 @@ class Running:
         return int(await self.metric("gateway", "switcher", "tunnelswitch_epoch{"))
 
     async def until(self, true: Callable[[], Awaitable[bool]], what: str) -> None:
-        await netns.wait_for(true, what, 15.0)
+        await netns.wait_for(true, what, 30.0)
 
-    async def until_protected(self) -> None:
+    async def until_protected(self, wanted: bool = True) -> None:
         async def protected() -> bool:
-            return await self.metric("gateway", "switcher", "tunnelswitch_protected{") == 1.0
+            return await self.metric("gateway", "switcher", "tunnelswitch_protected{") == float(wanted)
 
-        await self.until(protected, "protection")
+        await self.until(protected, "protection" if wanted else "no protection")
 
     async def until_paths_up(self) -> None:
         """As the gateway sees them: BFD finds its peers at one packet a second, and what came up is held in doubt."""
@@ -75,6 +78,25 @@ class Running:
             return self.tunnels() == wanted
 
         await self.until(there, f"tunnels {wanted}")
+
+    @contextlib.asynccontextmanager
+    async def watched(self) -> AsyncIterator[View]:
+        """What the client sees meanwhile, from a moment before to a moment after."""
+        view, enough = View(), threading.Event()
+        watching = asyncio.create_task(asyncio.to_thread(self.client.watch, WATCHED_SECONDS, view, enough))
+        try:
+            await asyncio.sleep(MOMENT_SECONDS)
+            yield view
+            await asyncio.sleep(MOMENT_SECONDS)
+        finally:
+            enough.set()
+            await watching
+
+    async def until_answered(self, view: View, site: str) -> None:
+        async def answered() -> bool:
+            return view.copies[-1:] == [site]
+
+        await self.until(answered, f"an answer from {site}")
 
     def start_program(self, kind: str, site: str) -> None:
         layout = self.bed.layout

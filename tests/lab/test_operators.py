@@ -28,12 +28,11 @@ async def command(running: Running, name: str, *arguments: str) -> subprocess.Co
 
 
 async def test_a_site_is_drained_and_its_clients_hardly_notice(running: Running) -> None:
-    watching = asyncio.create_task(asyncio.to_thread(running.client.watch, 4.0))
-    await asyncio.sleep(0.5)
-    drained = await command(running, "drain", "--site", "primary")
-    assert (drained.returncode, drained.stderr) == (0, "")
-    assert drained.stdout.splitlines() == ["voip: primary is drained", "voip: secondary serves"]
-    view = await watching
+    async with running.watched() as view:
+        drained = await command(running, "drain", "--site", "primary")
+        assert (drained.returncode, drained.stderr) == (0, "")
+        assert drained.stdout.splitlines() == ["voip: primary is drained", "voip: secondary serves"]
+        await running.until_answered(view, "secondary")
     assert view.copies == ["primary", "secondary"]
     assert running.tunnels() == {"t3-pbx"}
 
@@ -50,11 +49,10 @@ async def test_a_planned_move_loses_nothing_and_a_dry_run_moves_nothing(running:
     assert "voip: primary would hand over to secondary (pbx protected, checkpoint " in dry.stdout
     assert running.tunnels() == {"t2-pbx"}
 
-    watching = asyncio.create_task(asyncio.to_thread(running.client.watch, 5.0))
-    await asyncio.sleep(0.5)
-    moved = await command(running, "switchover", "--to", "secondary")
-    assert moved.returncode == 0, moved.stderr
-    view = await watching
+    async with running.watched() as view:
+        moved = await command(running, "switchover", "--to", "secondary")
+        assert moved.returncode == 0, moved.stderr
+        await running.until_answered(view, "secondary")
     assert view.copies == ["primary", "secondary"]
     counters = [reply.reply.counter for reply in view.replies]
     assert counters == sorted(set(counters)), "the new copy knows every packet that the old one answered"
@@ -71,7 +69,7 @@ async def test_nothing_moves_while_it_is_paused(running: Running) -> None:
 
     crashed = running.proc("service-primary")
     crashed.signal(9)
-    await procs.wait_gone([crashed.pid], 5.0)
+    await procs.wait_gone([crashed.pid], 20.0)
     await asyncio.sleep(1.0)
     assert running.tunnels() == {"t2-pbx"}
     resumed = await command(running, "resume", "--wait")
@@ -88,7 +86,8 @@ async def test_nothing_moves_while_it_is_paused(running: Running) -> None:
 async def test_a_switchover_that_would_lose_state_is_refused_with_the_reason(running: Running) -> None:
     standby = running.proc("service-secondary")
     standby.signal(9)
-    await procs.wait_gone([standby.pid], 5.0)
+    await procs.wait_gone([standby.pid], 20.0)
+    await running.until_protected(False)
     await asyncio.sleep(1.0)
     refused = await command(running, "switchover", "--to", "secondary", "--wait", "5")
     assert refused.returncode == 1
@@ -104,18 +103,18 @@ async def test_a_lost_record_is_recovered_above_every_mark_and_nothing_moves(run
     assert nothing.returncode == 1
     assert "nothing is lost" in nothing.stderr
 
-    watching = asyncio.create_task(asyncio.to_thread(running.client.watch, 12.0))
-    await messaging.wipe(running.bed.layout)
-    await asyncio.sleep(1.5)
-    recovered = await command(running, "recover")
-    assert recovered.returncode == 0, recovered.stderr
-    assert "secondary is active" in recovered.stdout
-
     async def higher() -> bool:
         return await running.epoch() == 3
 
-    await running.until(higher, "epoch 3")
-    assert (await watching).copies == ["secondary"]
+    async with running.watched() as view:
+        await messaging.wipe(running.bed.layout)
+        await asyncio.sleep(1.5)
+        recovered = await command(running, "recover")
+        assert recovered.returncode == 0, recovered.stderr
+        assert "secondary is active" in recovered.stdout
+        await running.until(higher, "epoch 3")
+        await asyncio.sleep(3.0)
+    assert view.copies == ["secondary"]
     assert running.tunnels() == {"t3-pbx"}
 
 

@@ -95,7 +95,7 @@ async def test_down_works_without_the_record_and_with_strangers_inside(new_name:
     stranger = await asyncio.create_subprocess_exec(
         "nsenter", f"--net=/run/netns/{bed.layout.client_namespace}", "sleep", "60"
     )
-    await netns.wait_for(lambda: _is_inside(stranger.pid, bed.layout), "the stranger", 5)
+    await netns.wait_for(lambda: _is_inside(stranger.pid, bed.layout), "the stranger", 20)
     pids = pids_of(bed.layout)
     (bed.layout.directory / "lab.json").write_text("{")
     await bed.down()

@@ -34,14 +34,14 @@ KINDS = ("heartbeat", "epoch", "record", "proof", "move", "serving", "handover",
 
 
 async def test_killed_and_restarted_programs_are_no_blip_for_clients(running: Running) -> None:
-    watching = asyncio.create_task(asyncio.to_thread(running.client.watch, 8.0))
-    for kind, site in (("switcher", "gateway"), ("agent", "gateway"), ("agent", "primary"), ("agent", "secondary")):
-        proc = running.proc(f"{kind}-{site}")
-        proc.signal(signal.SIGKILL)
-        await procs.wait_gone([proc.pid], 5.0)
-        running.start_program(kind, site)
-        await asyncio.sleep(1.2)
-    view = await watching
+    async with running.watched() as view:
+        for kind, site in (("switcher", "gateway"), ("agent", "gateway"), ("agent", "primary"), ("agent", "secondary")):
+            proc = running.proc(f"{kind}-{site}")
+            proc.signal(signal.SIGKILL)
+            await procs.wait_gone([proc.pid], 20.0)
+            running.start_program(kind, site)
+            await asyncio.sleep(1.2)
+        await asyncio.sleep(1.5)
     assert view.copies == ["primary"]
     assert len(view.replies) > 0.95 * view.asked
     assert running.tunnels() == {"t2-pbx"}
@@ -81,7 +81,7 @@ async def test_whoever_lies_on_the_bus_is_counted_and_changes_nothing(running: R
     async def publish() -> None:
         client = await messaging.connect(layout, layout.gateway, BUS_ACCOUNT)
         heard = await client.subscribe(f"tsw.v1.{layout.name}.heartbeat.*")
-        true = [await heard.next_msg(timeout=5) for _ in range(30)]
+        true = [await heard.next_msg(timeout=20) for _ in range(30)]
         for subject, payload in [*said, *((old.subject, old.data) for old in true)]:
             await client.publish(subject, payload)
         await client.flush()

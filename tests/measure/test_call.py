@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from tunnelswitch_lab.workload.packets import PACKET_SPACING_SECONDS
 HOST, CALLER = "127.53.7.1", "127.53.7.2"
 SIP_PORT, RTP_PORT = 15060, 15004
 SERVICE = (HOST, RTP_PORT)
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 20.0
 
 
 @contextmanager
@@ -47,9 +48,20 @@ def wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
+def wait_for_talk(out: Path) -> None:
+    """Until so much of a call has been recorded."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        with contextlib.suppress(ValueError):  # none of it yet
+            if len(read_call(out, SERVICE).packets) > 50:
+                return
+        assert time.monotonic() < deadline, "nobody talks"
+        time.sleep(0.05)
+
+
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four seconds of a call; after two the one who answered it is killed, and another one takes its place."""
+    """Four seconds of a call; after one or two the one who answered it is killed, and another one takes its place."""
     directory = tmp_path_factory.mktemp("call")
     out, log = directory / "client.pcap", directory / "log"
     recorder = [sys.executable, "-m", "tunnelswitch_lab.measure.capture", "--dev", "lo", "--received-only"]
@@ -59,7 +71,7 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
         wait_for(directory / "first/service.identity")
         time.sleep(0.5)
         with running(caller(directory, CALLER, HOST, 4, SIP_PORT), log) as calling:
-            time.sleep(2)
+            wait_for_talk(out)
             first.kill()
             first.wait()
             time.sleep(0.3)

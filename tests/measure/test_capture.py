@@ -39,7 +39,7 @@ def test_capture_writes_what_the_filter_lets_through(tmp_path: Path) -> None:
         port = receiver.getsockname()[1]
         before = time.time_ns()
         with subprocess.Popen([*command.split(), "--port", str(port), "--port", "9"]) as process:
-            end = time.monotonic() + 10
+            end = time.monotonic() + 20
             while not (out.exists() and out.stat().st_size >= 24):
                 assert time.monotonic() < end
                 time.sleep(0.01)
@@ -47,7 +47,7 @@ def test_capture_writes_what_the_filter_lets_through(tmp_path: Path) -> None:
                 sender.sendto(b"packet %d" % number, receiver.getsockname())
                 sender.sendto(b"other", ("127.77.2.1", 10))
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=10) == 0
+            assert process.wait(timeout=20) == 0
         packets = [packet for packet in read_udp(out) if packet.source == sender.getsockname()]
     assert [packet.payload for packet in packets] == [b"packet %d" % number for number in range(100)]
     assert {packet.destination for packet in packets} == {("127.77.2.1", port)}

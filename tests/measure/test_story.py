@@ -67,7 +67,7 @@ async def test_recorder_writes_what_is_said_in_its_cluster(tmp_path: Path) -> No
     out, url = tmp_path / "events.jsonl", f"nats://127.0.0.1:{port}"
     program = [sys.executable, "-m", "tunnelswitch_lab.measure.events"]
     with running(nats_server(), "-a", "127.0.0.1", "-p", str(port)):
-        connection = await nats.connect(url, max_reconnect_attempts=50, reconnect_time_wait=0.1)
+        connection = await nats.connect(url, max_reconnect_attempts=200, reconnect_time_wait=0.1)
         with running(*program, "--url", url, "--cluster", "lab", "--out", str(out)) as recorder:
             await asyncio.to_thread(wait_for_file, out)
             message = {"type": "tunnelswitch.v1.heartbeat", "time": "2026-01-02T03:04:05Z", "data": {"site": "a"}}
@@ -75,6 +75,9 @@ async def test_recorder_writes_what_is_said_in_its_cluster(tmp_path: Path) -> No
             await connection.publish("tsw.v1.lab.heartbeat.b", b"\xff not json")
             await connection.publish("tsw.v1.other.heartbeat.a", b"{}")
             await connection.flush()
+            async with asyncio.timeout(20):
+                while len(out.read_text(encoding="utf-8").splitlines()) < 2:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
             await asyncio.sleep(0.5)
         assert recorder.returncode == 0
         await connection.close()

@@ -16,12 +16,14 @@ from typing import Any
 import nats
 
 from tunnelswitch.bus.access import Access
+from tunnelswitch.bus.connection import Timing
 from tunnelswitch.config import Deployment
 from tunnelswitch.config.reading import parse
 from tunnelswitch.pki.identities import STORE_API, Identity, Role
 from tunnelswitch.pki.issue import ACCOUNTS, CA, issue
 
 EXAMPLE = Path(__file__).parents[2] / "deploy/example.toml"
+PATIENT = Timing(connect_seconds=15.0, silence_seconds=60.0)  # with a machine that stands still for a while
 _SECOND_GROUP = """
 [sites.edge]
 kind = "gateway"

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from deployed import Node, Voice, two_groups, who
+from deployed import PATIENT, Node, Voice, two_groups, who
 from nats.js.api import StreamConfig
 from nats.js.errors import APIError
 from structlog.testing import capture_logs
@@ -169,10 +169,11 @@ async def test_what_must_never_be_is_refused(voice: Voice, identity: Identity) -
 async def test_strangers_do_not_get_in(node: Node, tmp_path: Path, keyed: bool) -> None:
     seed = tmp_path / "other.nk"
     nkey.make(seed)
-    stranger = Connection([node.url], name="stranger", access=Access(seed=str(seed) if keyed else None))
+    access = Access(seed=str(seed) if keyed else None)
+    stranger = Connection([node.url], name="stranger", access=access, timing=PATIENT)
     with capture_logs() as logs:
         await stranger.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while not logs:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     await stranger.close()
@@ -187,7 +188,8 @@ async def test_a_lost_key_is_of_no_use_once_the_nodes_are_told(tmp_path: Path) -
     with node.running():
         lost, other = [Access(seed=str(identity.seed(node.keys))) for identity in (agent, who("viewer"))]
         thief, viewer = (
-            Connection([node.url], name=name, access=access) for name, access in (("t", lost), ("v", other))
+            Connection([node.url], name=name, access=access, timing=PATIENT)
+            for name, access in (("t", lost), ("v", other))
         )
         for connection in (thief, viewer):
             await connection.start()
@@ -196,10 +198,10 @@ async def test_a_lost_key_is_of_no_use_once_the_nodes_are_told(tmp_path: Path) -
         agent.seed(node.keys).rename(tmp_path / "stolen.nk")
         issue(DEPLOYMENT, node.keys)
         node.reload()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             await stolen.lost.wait()
         assert viewer.client is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             await thief.wait_connected()  # it reads the key anew, and here is the new one
         await thief.close()
         await viewer.close()
@@ -208,7 +210,7 @@ async def test_a_lost_key_is_of_no_use_once_the_nodes_are_told(tmp_path: Path) -
 async def test_a_key_that_goes_away_is_missed_once_and_found_again(tmp_path: Path) -> None:
     node, agent = Node(tmp_path, DEPLOYMENT), who("primary/agent")
     seed = agent.seed(node.keys)
-    connection = Connection([node.url], name="x", access=Access(seed=str(seed)))
+    connection = Connection([node.url], name="x", access=Access(seed=str(seed)), timing=PATIENT)
     with capture_logs() as logs:
         with node.running():
             await connection.start()
@@ -216,11 +218,11 @@ async def test_a_key_that_goes_away_is_missed_once_and_found_again(tmp_path: Pat
             seed.rename(tmp_path / "away.nk")
         await client.lost.wait()
         with node.running():
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(20):
                 while not (errors := [line["errors"] for line in logs if "errors" in line]):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             (tmp_path / "away.nk").rename(seed)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(20):
                 await connection.wait_connected()
             await connection.close()
     assert [f"the key {seed} cannot be read" in str(error) for error in errors] == [True]
@@ -254,14 +256,14 @@ async def test_a_record_is_made_by_the_operator_written_by_its_switcher_and_read
     stored: dict[str, NatsEpochs],
 ) -> None:
     revision = await stored["operator/store"].create(RECORD)
-    revision = await stored["gateway/store"].commit(RECORD, revision, 5.0)
+    revision = await stored["gateway/store"].commit(RECORD, revision, 20.0)
     for store in stored.values():
-        assert await store.read(RECORD.group, 5.0) == (RECORD, revision)
+        assert await store.read(RECORD.group, 20.0) == (RECORD, revision)
 
 
 async def test_a_reply_cannot_be_aimed_at_a_record(node: Node, stored: dict[str, NatsEpochs]) -> None:
     """A server answers to any reply subject: in the store's own account this overwrote the record."""
-    before = await stored["viewer"].read(RECORD.group, 5.0)
+    before = await stored["viewer"].read(RECORD.group, 20.0)
     key, question = f"$KV.tunnelswitch-lab.{RECORD.group}", json.dumps({"last_by_subj": "$KV.tunnelswitch-lab.voip"})
     for name in ("primary/agent", "viewer", "edge/store"):
         identity = who(name)
@@ -273,16 +275,18 @@ async def test_a_reply_cannot_be_aimed_at_a_record(node: Node, stored: dict[str,
         await asyncio.sleep(0.1)
         assert voice.forbidden == []
         await voice.client.close()
-    assert await stored["viewer"].read(RECORD.group, 5.0) == before
+    assert await stored["viewer"].read(RECORD.group, 20.0) == before
 
 
 async def test_nobody_rolls_a_record_up_or_drops_the_store(node: Node, stored: dict[str, NatsEpochs]) -> None:
-    before = await stored["viewer"].read(RECORD.group, 5.0)
+    before = await stored["viewer"].read(RECORD.group, 20.0)
     for name in ("gateway/store", "operator/store"):
         voice = await node.connect(who(name))
-        store = voice.client.jetstream(prefix=STORE_API, timeout=0.3)
         with pytest.raises(APIError, match="rollup"):
-            await store.publish(f"$KV.tunnelswitch-lab.{RECORD.group}", headers={"Nats-Rollup": "all"})
+            await voice.client.jetstream(prefix=STORE_API, timeout=20).publish(
+                f"$KV.tunnelswitch-lab.{RECORD.group}", headers={"Nats-Rollup": "all"}
+            )
+        store = voice.client.jetstream(prefix=STORE_API, timeout=0.3)
         for attempt in (
             store.delete_stream(STREAM),
             store.purge_stream(STREAM),
@@ -290,6 +294,7 @@ async def test_nobody_rolls_a_record_up_or_drops_the_store(node: Node, stored: d
         ):
             with pytest.raises(TimeoutError):
                 await attempt
+        await voice.client.flush()
         assert len(voice.forbidden) == 3
         await voice.client.close()
-    assert await stored["viewer"].read(RECORD.group, 5.0) == before
+    assert await stored["viewer"].read(RECORD.group, 20.0) == before

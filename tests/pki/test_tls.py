@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from deployed import Node, access_of, two_groups, who
+from deployed import PATIENT, Node, access_of, two_groups, who
 from real_ovs import Ovs
 from structlog.testing import capture_logs
 
@@ -38,10 +38,10 @@ def tls_node(directory: Path) -> Node:
 
 async def said_by(access: Access, url: str) -> dict[str, object]:
     """What a connection that cannot be made complains of."""
-    connection = Connection([url], name="x", access=access)
+    connection = Connection([url], name="x", access=access, timing=PATIENT)
     with capture_logs() as logs:
         await connection.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while not logs:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     await connection.close()
@@ -59,7 +59,7 @@ async def test_the_bus_works_under_tls(tmp_path: Path, caplog: pytest.LogCapture
         )
         await speaker.start()
         await hearer.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while not heard:
                 speaker.publish(samples.HEARTBEAT)
                 await speaker.flush(0.1)
@@ -122,8 +122,8 @@ async def test_a_site_s_database_is_for_its_own_processes_alone(ovs: Ovs, tmp_pa
         keys = tmp_path / "pki"
         return SslFiles(keys / client / "client.key", keys / client / "client.crt", keys / server / "ovsdb.crt")
 
-    async with Database(remote(ovs), ssl=files("gateway")) as database:
-        assert (await database.transact(database.api.add_br("in"))).changed
+    async with Database(remote(ovs), ssl=files("gateway"), connect_deadline_seconds=20) as database:
+        assert (await database.transact(database.api.add_br("in"), deadline_seconds=20)).changed
     assert ovs.vsctl("list-br") == "in"
     for wrong in (files("primary"), files("gateway", "primary")):
         with pytest.raises(ConnectError):

@@ -12,6 +12,12 @@ from tunnelswitch.core.stamp import Stamp
 FAR = 1e9
 
 
+async def turns() -> None:
+    """So many turns of the loop that whatever can begin has begun."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
 def switch(group: str, epoch: int = 1) -> ApplyTunnels:
     return ApplyTunnels(group, Stamp(epoch, "a"), None, (), (), 1.0)
 
@@ -44,9 +50,9 @@ async def test_what_comes_while_one_is_under_way_goes_in_the_next() -> None:
     plane.free.clear()
     batches = Batches(plane)
     asking = [asyncio.create_task(batches.ask(switch("first"), FAR))]
-    await asyncio.sleep(0.01)
+    await turns()
     asking += [asyncio.create_task(batches.ask(switch(group), FAR)) for group in ("second", "third")]
-    await asyncio.sleep(0.01)
+    await turns()
     assert plane.together == [["1first"]]
     plane.free.set()
     await asyncio.gather(*asking)
@@ -89,6 +95,6 @@ async def test_closing_leaves_nobody_waiting() -> None:
     plane.free.clear()
     batches = Batches(plane)
     asking = [asyncio.create_task(batches.ask(switch("g", epoch), FAR)) for epoch in (1, 2)]
-    await asyncio.sleep(0.01)
+    await turns()
     await batches.close()
     assert all(isinstance(answer, SwitchFailed) for answer in await asyncio.gather(*asking))

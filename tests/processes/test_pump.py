@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tunnelswitch.core.actions import Action, PinLeader
 from tunnelswitch.core.events import LoopLate
-from tunnelswitch.processes.pump import Pump
+from tunnelswitch.processes.pump import TIMER_FLOOR_SECONDS, Pump
 
 
 @dataclass
@@ -46,13 +46,16 @@ async def test_an_event_and_what_follows_from_it_happen_in_one_step() -> None:
 
 
 async def test_woken_at_the_deadline_and_not_before() -> None:
-    machine = Recorder(wake_at=time.monotonic() + 0.05)
+    wake_at = time.monotonic() + 0.05
+    machine = Recorder(wake_at=wake_at)
     pump = Pump(machine, lambda actions: None)
     pump.start()
-    await asyncio.sleep(0.02)
-    assert machine.expired == []
+    async with asyncio.timeout(20):
+        while not machine.expired:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
-    assert len(machine.expired) == 1
+    (woken_at,) = machine.expired
+    assert woken_at >= wake_at
     pump.stop()
 
 
@@ -61,9 +64,10 @@ async def test_a_deadline_in_the_past_does_not_stop_the_world() -> None:
     machine.expire = machine.expired.append  # type: ignore[method-assign]
     machine.wake_at = 0.0
     pump = Pump(machine, lambda actions: None)
+    started_at = time.monotonic()
     pump.start()
     await asyncio.sleep(0.05)
-    assert 1 <= len(machine.expired) <= 120
+    assert 1 <= len(machine.expired) <= 1 + (time.monotonic() - started_at) / TIMER_FLOOR_SECONDS
     pump.stop()
 
 

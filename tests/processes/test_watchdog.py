@@ -17,7 +17,7 @@ from tunnelswitch.processes.watchdog import Watchdog
 def systemd(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))
-        listener.settimeout(5.0)
+        listener.settimeout(20.0)
         yield listener
 
 

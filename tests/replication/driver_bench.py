@@ -21,16 +21,16 @@ from tunnelswitch.core.facts import Reason
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.replication.exec import ExecDriver
 
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 20.0
 POLL_SECONDS = 0.01
 STAMP = Stamp(7, "gw.a1.3")
 
 
-def promote_action(deadline_seconds: float = 5.0, run: str = "") -> Promote:
+def promote_action(deadline_seconds: float = 15.0, run: str = "") -> Promote:
     return Promote("pbx", run, STAMP, Reason.PROOF, deadline_seconds)
 
 
-def fence_action(run: str, deadline_seconds: float = 5.0) -> Fence:
+def fence_action(run: str, deadline_seconds: float = 20.0) -> Fence:
     return Fence("pbx", run, STAMP, Reason.OPERATOR, deadline_seconds)
 
 

@@ -13,7 +13,7 @@ from tunnelswitch.core.facts import CheckpointSeen
 from tunnelswitch.replication.exec import ExecDriver
 
 
-def take(run: str = "r1", deadline_seconds: float = 5.0) -> TakeCheckpoint:
+def take(run: str = "r1", deadline_seconds: float = 20.0) -> TakeCheckpoint:
     return TakeCheckpoint("pbx", run, 7, urgent=True, deadline_seconds=deadline_seconds)
 
 
@@ -33,6 +33,7 @@ async def test_the_first_to_end_may_have_begun_before_and_the_second_counts(benc
     asked_at = asyncio.get_running_loop().time()
     asking = asyncio.create_task(driver.checkpoint(take()))
     await asyncio.sleep(0.05)
+    before_both = asyncio.get_running_loop().time()
     committed(bench, 4)
     await bench.seen(CheckpointSeen, sequence=4)
     assert not asking.done()
@@ -40,13 +41,13 @@ async def test_the_first_to_end_may_have_begun_before_and_the_second_counts(benc
     taken = await asking
     assert isinstance(taken, CheckpointTaken)
     assert (taken.request, taken.sequence) == (7, 5)
-    assert asked_at <= taken.holds_until < asked_at + 0.05
+    assert asked_at <= taken.holds_until <= before_both
 
 
 async def test_the_hook_makes_them_come_sooner_and_proves_nothing(bench: Bench) -> None:
     hook = bench.hook("checkpoint", 'echo asked >> "$1/asked"')
     driver = await serving(bench, checkpoint=hook)
-    assert isinstance(await driver.checkpoint(take(deadline_seconds=0.4)), CheckpointFailed)
+    assert isinstance(await driver.checkpoint(take(deadline_seconds=2.0)), CheckpointFailed)
     assert (bench.directory / "asked").read_text() == "asked\n"
 
 

@@ -8,6 +8,7 @@ import signal
 import socket
 from pathlib import Path
 
+import pytest
 from xen_bench import Pair, eventually, fence_action, promote_action
 
 from tunnelswitch.core.actions import TakeCheckpoint
@@ -119,12 +120,12 @@ async def test_a_checkpoint_that_is_waited_for_was_begun_after_the_question(pair
     await eventually(lambda: pair.here.emitted(CheckpointSeen))
     for request in range(3):
         before = pair.here.emitted(CheckpointSeen)[-1].sequence
-        taken = await driver.checkpoint(TakeCheckpoint("pbx", run, request, urgent=True, deadline_seconds=5.0))
+        taken = await driver.checkpoint(TakeCheckpoint("pbx", run, request, urgent=True, deadline_seconds=20.0))
         assert isinstance(taken, CheckpointTaken)
         assert (taken.request, taken.sequence > before) == (request, True)
 
     async def refused(of_run: str) -> str:
-        failed = await driver.checkpoint(TakeCheckpoint("pbx", of_run, 9, urgent=True, deadline_seconds=5.0))
+        failed = await driver.checkpoint(TakeCheckpoint("pbx", of_run, 9, urgent=True, deadline_seconds=20.0))
         assert isinstance(failed, CheckpointFailed)
         return failed.error
 
@@ -158,7 +159,8 @@ async def test_a_fence_destroys_a_guest_amid_checkpoints(pair: Pair) -> None:
     assert pair.there.names() == {"pbx--incoming": "--p---"}
 
 
-async def test_a_fence_that_did_not_work_is_none(pair: Pair) -> None:
+async def test_a_fence_that_did_not_work_is_none(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunnelswitch.replication.xen.ANSWER_SECONDS", 1.0)  # for the keeper's word that it did not
     await pair.start_protected()
     assert pair.here.driver
     here = pair.here.seen.run
@@ -166,7 +168,7 @@ async def test_a_fence_that_did_not_work_is_none(pair: Pair) -> None:
     assert isinstance(other, FenceFailed)
     assert "not of this boot" in other.error
     trouble = pair.here.trouble("destroy-fails")
-    failed = await pair.here.driver.fence(fence_action(here, 2.0))
+    failed = await pair.here.driver.fence(fence_action(here, 4.0))
     assert isinstance(failed, FenceFailed)
     assert "still runs" in failed.error
     trouble.unlink()

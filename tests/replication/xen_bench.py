@@ -31,11 +31,11 @@ HERE, THERE = "primary", "secondary"
 AGENTS = Path(__file__).parents[2] / "agents"
 
 
-def promote_action(run: str = "", deadline_seconds: float = 5.0) -> Promote:
+def promote_action(run: str = "", deadline_seconds: float = 20.0) -> Promote:
     return Promote("pbx", run, STAMP, Reason.PROOF, deadline_seconds)
 
 
-def fence_action(run: str, deadline_seconds: float = 5.0) -> Fence:
+def fence_action(run: str, deadline_seconds: float = 20.0) -> Fence:
     return Fence("pbx", run, STAMP, Reason.OPERATOR, deadline_seconds)
 
 

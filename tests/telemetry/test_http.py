@@ -28,7 +28,7 @@ class Served:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
         try:
             writer.write(request)
-            answer = await asyncio.wait_for(reader.read(), 10)
+            answer = await asyncio.wait_for(reader.read(), 20)
         finally:
             writer.close()
         head, _, body = answer.partition(b"\r\n\r\n")
@@ -91,8 +91,9 @@ async def test_slow_and_many_clients(served: Served, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(http, "REQUEST_SECONDS", 0.5)
     idle = [await asyncio.open_connection("127.0.0.1", served.server.port) for _ in range(http.CONNECTIONS_MAX + 4)]
     for reader, writer in idle:
-        assert await asyncio.wait_for(reader.read(), 10) == b""
+        assert await asyncio.wait_for(reader.read(), 20) == b""
         writer.close()
+    monkeypatch.undo()
     assert (await served.get("/healthz"))[0] == 200
 
 
@@ -106,8 +107,8 @@ async def test_a_client_that_leaves_early(served: Served) -> None:
 async def test_closing_drops_whoever_is_connected(served: Served) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", served.server.port)
     await asyncio.sleep(0.05)
-    await asyncio.wait_for(served.server.close(), 10)
-    assert await asyncio.wait_for(reader.read(), 10) == b""
+    await asyncio.wait_for(served.server.close(), 20)
+    assert await asyncio.wait_for(reader.read(), 20) == b""
     writer.close()
 
 

@@ -33,7 +33,7 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0, what: str = "condition") -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0, what: str = "condition") -> None:
     """Wait for a condition with a generous bound."""
     end = time.monotonic() + seconds
     while not condition():
@@ -92,6 +92,18 @@ class Copy:
                 found.append(json.loads(self.notify.recv(65536)))
         return found
 
+    def commit(self) -> None:
+        """Wait until the peer holds all that was answered before this call. Of the commits told now the first may be an
+        old one that was told late, and the second may have begun before."""
+        self.events()
+        told: list[dict[str, Any]] = []
+
+        def are_enough() -> bool:
+            told.extend(event for event in self.events() if event["kind"] == "checkpoint")
+            return len(told) >= 3
+
+        wait_until(are_enough, what="three commits")
+
     def roles_until_active(self) -> list[dict[str, Any]]:
         """The role events up to the one that says active; the kernel queues few, so later ones may wait."""
         found: list[dict[str, Any]] = []
@@ -109,7 +121,7 @@ class Copy:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(signal.SIGCONT)
                 self.process.send_signal(number)
-            self.process.wait(timeout=10)
+            self.process.wait(timeout=20)
             self.process = None
 
     def close(self) -> None:
@@ -131,7 +143,7 @@ class Asker:
         with contextlib.suppress(ConnectionRefusedError):
             self.socket.sendto(data, (copy.address, port or copy.rtp_port))
 
-    def ask(self, copy: Copy, seconds: float = 2.0) -> tuple[RtpPacket, Reply] | None:
+    def ask(self, copy: Copy, seconds: float = 20.0) -> tuple[RtpPacket, Reply] | None:
         """One RTP packet and its answer; None when none comes."""
         self.sequence += 1
         packet = RtpPacket(self.sequence & 0xFFFF, self.sequence * 160, self.ssrc, 0)
@@ -148,7 +160,7 @@ class Asker:
     def probe(self, copy: Copy) -> ProbeReply:
         """One probe and its answer."""
         self.send_raw(copy, build_probe(99, time.time_ns()), copy.probe_port)
-        self.socket.settimeout(5)
+        self.socket.settimeout(20)
         answer = parse_probe_reply(self.socket.recv(2048))
         assert answer is not None
         return answer

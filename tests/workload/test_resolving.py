@@ -54,21 +54,24 @@ def server() -> Iterator[Server]:
     made.close()
 
 
-def refreshed(resolver: Resolver, now: float) -> str:
-    """The address after a question at `now` and all that comes back at once."""
-    resolver.address(now)
+def refreshed(resolver: Resolver, now: float, most: int = 40) -> str:
+    """The address after a question at `now`, as soon as it is another one, and at most so many datagrams, or times
+    without one."""
+    before = resolver.address(now)
     resolver.sockets[0].settimeout(0.5)
-    for _ in range(3):
+    for _ in range(most):
+        if resolver.address(now) != before:
+            break
         resolver.receive(now)
     return resolver.address(now)
 
 
 def test_an_answer_is_kept_for_its_time_and_then_asked_for_again(server: Server) -> None:
     resolver = Resolver(NAME, "127.0.0.1", server.port)
-    start = resolver.asks_at
+    start, asked = resolver.asks_at, server.asked
     server.address = "192.0.2.2"
     assert resolver.address(start - 0.01) == "192.0.2.1"
-    assert server.asked == 1
+    assert server.asked == asked
     assert refreshed(resolver, start) == "192.0.2.2"
     resolver.close()
 
@@ -76,7 +79,7 @@ def test_an_answer_is_kept_for_its_time_and_then_asked_for_again(server: Server)
 def test_the_old_answer_serves_while_nobody_answers(server: Server) -> None:
     resolver = Resolver(NAME, "127.0.0.1", server.port)
     server.address = ""
-    assert refreshed(resolver, resolver.asks_at) == "192.0.2.1"
+    assert refreshed(resolver, resolver.asks_at, most=3) == "192.0.2.1"
     resolver.close()
 
 

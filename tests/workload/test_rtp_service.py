@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +47,17 @@ def test_state_survives_a_kill_with_at_most_one_interval_lost(pair: tuple[Copy, 
         answer = asker.ask(alpha)
         assert answer is not None
         assert (answer[1].counter, answer[1].client_counter, answer[1].site) == (expected, expected, "alpha")
-        time.sleep(0.005)
-    last_sent = time.monotonic()
+        if expected == 37:
+            alpha.commit()
     alpha.kill()
-    elapsed = time.monotonic() - last_sent
     promoted = beta.hook("promote")
     assert promoted.returncode == 0, promoted.stderr
     answer = asker.ask(beta)
     assert answer is not None
     assert answer[1].site == "beta"
     assert answer[1].run.hex() == beta.status()["run"] != ""
-    # One interval of 10 ms holds two or three packets of 5 ms; a busy machine may add a few.
     rollback = 41 - answer[1].counter
-    assert 0 <= rollback <= 20, f"{rollback} packets lost, {elapsed} s"
+    assert 0 <= rollback <= 3, "what the last commit did not hold, and no more"
     assert answer[1].client_counter == answer[1].counter
 
 
@@ -87,21 +86,33 @@ def test_both_ends_report_every_commit_and_the_loss_of_the_peer(pair: tuple[Copy
     start_protected(alpha, beta)
     told: list[dict[str, Any]] = []
     holds: list[dict[str, Any]] = []
-    for _ in range(10):  # take them often: the kernel queues few datagrams
-        told += alpha.events()
-        holds += beta.events()
-        time.sleep(0.02)
-    sent = [event for event in told if event["kind"] == "checkpoint"]
-    held = [event for event in holds if event["kind"] == "checkpoint"]
-    assert min(len(sent), len(held)) > 3
+    sent: list[dict[str, Any]] = []
+    held: list[dict[str, Any]] = []
+
+    def are_enough() -> bool:  # take them often: the kernel queues few datagrams
+        for copy, all_of_it, commits in ((alpha, told, sent), (beta, holds, held)):
+            new = copy.events()
+            all_of_it.extend(new)
+            commits.extend(event for event in new if event["kind"] == "checkpoint")
+        return min(len(sent), len(held)) > 3
+
+    wait_until(are_enough, what="commits")
     assert sorted({event["sequence"] for event in sent}) == [event["sequence"] for event in sent]
-    assert [event["connected"] for event in told + holds if event["kind"] == "peer"] == [True, True]
-    assert all(event["role"] == "active" and 0 <= event["pause_seconds"] < 1 for event in sent)
+    for of_one_end in (told, holds):
+        connected = [event["connected"] for event in of_one_end if event["kind"] == "peer"]
+        assert connected[0]
+        assert all(before != after for before, after in pairwise(connected)), "each change once"
+    assert all(event["role"] == "active" and 0 <= event["pause_seconds"] < 20 for event in sent)
     assert all(event["role"] == "standby" and event["bytes"] > 0 for event in held)
     beta.kill()
+    lost: list[dict[str, Any]] = []
+
+    def is_lost() -> bool:
+        lost.extend(event for event in alpha.events() if event["kind"] == "peer")
+        return bool(lost)
+
+    wait_until(is_lost, what="the loss is told")
     wait_until(lambda: not alpha.status()["in_sync"], what="unprotected")
-    time.sleep(0.1)
-    lost = [event for event in alpha.events() if event["kind"] == "peer"]
     assert [event["connected"] for event in lost] == [False]
 
 
@@ -109,17 +120,18 @@ def test_a_hanging_peer_does_not_stop_the_service(pair: tuple[Copy, Copy], asker
     alpha, beta = pair
     start_protected(alpha, beta)
     assert beta.process is not None
-    beta.process.send_signal(signal.SIGSTOP)
-    end = time.monotonic() + 1.5
-    slowest = 0.0
-    while time.monotonic() < end:
-        asked = time.monotonic()
-        assert asker.ask(alpha) is not None
-        slowest = max(slowest, time.monotonic() - asked)
-    assert slowest < 0.4, "no answer may wait for the peer's time limit"
-    wait_until(lambda: not alpha.status()["in_sync"], what="a peer that hangs is given up")
-    beta.process.send_signal(signal.SIGCONT)
-    wait_until(lambda: bool(alpha.status()["in_sync"]), what="protected again")
+    for _ in range(5):  # a machine that stands still over the time limit leaves no time for answers: not each time
+        beta.process.send_signal(signal.SIGSTOP)
+        time.sleep(0.05)  # a checkpoint has no answer now
+        answers = 0
+        while alpha.status()["in_sync"]:
+            assert asker.ask(alpha) is not None
+            answers += bool(alpha.status()["in_sync"])
+        beta.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: bool(alpha.status()["in_sync"]), what="protected again")
+        if answers > 10:
+            return
+    raise AssertionError(f"no answer may wait for the peer's time limit: {answers} came before it")
 
 
 def test_a_promoted_copy_protects_itself_with_a_new_standby(pair: tuple[Copy, Copy], asker: Asker) -> None:
@@ -127,13 +139,13 @@ def test_a_promoted_copy_protects_itself_with_a_new_standby(pair: tuple[Copy, Co
     start_protected(alpha, beta)
     for _ in range(10):
         assert asker.ask(alpha) is not None
-    time.sleep(0.1)
+    alpha.commit()
     assert alpha.hook("fence").returncode == 0
     alpha.kill()
     assert beta.hook("promote").returncode == 0
     alpha.start("standby")
     wait_until(lambda: bool(beta.status()["in_sync"]), what="the new pair is in sync")
-    time.sleep(0.1)
+    beta.commit()
     beta.kill()
     assert alpha.hook("promote").returncode == 0
     answer = asker.ask(alpha)
@@ -149,17 +161,17 @@ def test_garbage_on_every_socket_is_ignored(pair: tuple[Copy, Copy], asker: Aske
         asker.send_raw(alpha, data)
         asker.send_raw(alpha, data, alpha.probe_port)
     for port in (beta.bind, beta.bind):
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as stranger:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as stranger:
             stranger.sendall(b"GET / HTTP/1.1\r\n\r\n" + b"x" * 100)
             assert stranger.recv(10) == b""
-    with socket.create_connection(("127.0.0.1", beta.bind), timeout=5) as liar:
+    with socket.create_connection(("127.0.0.1", beta.bind), timeout=20) as liar:
         liar.sendall(b"TSWK\x01" + bytes(8) + b"\xff\xff\xff\xff")
         assert liar.recv(10) == b""
     answer = asker.ask(alpha)
     assert answer is not None
     assert answer[1].counter == 1, "garbage does not count"
     assert asker.probe(alpha).reply.counter == 1
-    assert alpha.status()["in_sync"] is True
+    wait_until(lambda: bool(alpha.status()["in_sync"]), what="in sync all the same")
     assert beta.hook("promote").returncode == 0
     assert beta.roles_until_active()[-1]["ignored"] == 3, "the standby counted the three strangers"
 
@@ -179,7 +191,7 @@ def test_fence_kills_for_certain_and_twice(pair: tuple[Copy, Copy], asker: Asker
     assert alpha.hook("status").returncode == 0
     assert alpha.hook("fence").returncode == 0
     assert alpha.process is not None
-    assert alpha.process.wait(timeout=5) == -signal.SIGKILL
+    assert alpha.process.wait(timeout=20) == -signal.SIGKILL
     assert alpha.hook("fence").returncode == 0
     assert asker.ask(alpha, seconds=0.05) is None
 
