@@ -65,3 +65,12 @@ def test_the_deployment_that_is_set_up_step_by_step_is_one() -> None:
         assert f"add-br {end.device} " in commands
     (t1_key,) = set(re.findall(r"options:key=(\d+)", commands))
     assert int(t1_key) not in (deployment.services["pbx"].t2_key, deployment.services["pbx"].t3_key)
+
+
+def test_the_index_has_a_line_for_every_page() -> None:
+    index = (ROOT / "docs/README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    folders = {f"{path.name}/" for path in (ROOT / "docs").iterdir() if path.is_dir()}
+    listed = re.findall(r"(?m)^\| \[[^\]]+\]\(([\w./-]+)\) \|", index)
+    assert len(listed) == len(set(listed))
+    assert pages | folders <= {target.removesuffix("README.md") for target in listed}
