@@ -23,7 +23,7 @@ SPACINGS = 8
 class Instance:
     """The local copy of one service. `protected_at`: since when its driver has called it protected; `interrupted_at`:
     when it ceased to last; `confirmed_at`: when the other site first said after that, or once more, that it holds the
-    standby of the record."""
+    standby of the record; `left_at`: since when its driver has said that its active has left it."""
 
     service: Service
     seen: ServiceSeen
@@ -33,6 +33,7 @@ class Instance:
     protected_at: float | None = None
     interrupted_at: float = float("-inf")
     confirmed_at: float = float("-inf")
+    left_at: float | None = None
     exited_run: str = ""
     exited_had_served: bool = False
     busy_until: float = 0.0
@@ -51,6 +52,11 @@ class Instance:
             self.promote_attempts, self.was_active = 0, False
             self.checkpoint_sequence, self.checkpoint_at = event.checkpoint_sequence, None
             self.checkpoint_spacings.clear()
+            self.left_at = None
+        if not event.left:
+            self.left_at = None
+        elif self.left_at is None:
+            self.left_at = now
         if event.protection is not Protection.PROTECTED:
             if self.protected_at is not None:
                 self.protected_at, self.interrupted_at = None, now

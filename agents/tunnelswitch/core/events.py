@@ -123,7 +123,8 @@ class SwitchFailed:
 class ServiceSeen:
     """The driver's word on the local instance. An empty run means that there is none. `progress` (0 to 1) is how much
     of a copy under way the peer has; `why` what is missing to a sound protection: said of one that is protected, it is
-    degraded. `outgrown`: its process nears its memory limit."""
+    degraded. `outgrown`: its process nears its memory limit. `left`: a standby whose active has left it: it holds what
+    it last had, and will never get more."""
 
     service: str
     run: str
@@ -134,6 +135,7 @@ class ServiceSeen:
     progress: float = 0.0
     why: str = ""
     outgrown: bool = False
+    left: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from tunnelswitch.core.facts import (
 from tunnelswitch.core.gate import Gate
 from tunnelswitch.core.handing import HandingOver
 from tunnelswitch.core.isolation import Isolation
+from tunnelswitch.core.leftovers import Leftovers
 from tunnelswitch.core.member import READ_DEADLINE_SECONDS, Member
 from tunnelswitch.core.quorum import Ballot
 from tunnelswitch.core.runs import names_run
@@ -62,6 +63,7 @@ class HostedGroup:
         self._peer_serving: Stamp | None = None
         self._alone = Alone(gate, self.certificate, self.instances, member.started_at, READ_DEADLINE_SECONDS)
         self.isolation = Isolation(member, gate, self._alone)
+        self.leftovers = Leftovers(member)
         self._repeat_at = 0.0
         self._served: tuple[int, str] | None = None
         self._told: Applied | None = None
@@ -85,6 +87,7 @@ class HostedGroup:
             case events.RecordRead() if event.group == self.group.name and event.record is not None:
                 self._confirmed = event.record.stamp
                 self._alone.confirms(event.record.stamp, now)
+                self.leftovers.confirms(event.record.stamp, now)
             case events.SwitchApplied() if event.group == self.group.name and event.stamp == self.latched:
                 self._repeat_at = now
             case Applied() | Proof() if event.group == self.group.name and self.record is not None:
@@ -292,11 +295,13 @@ class HostedGroup:
     def _follow(self, record: GroupRecord, now: float) -> None:
         self.isolation.due_at = None
         self.gate.want(record.stamp, record.active)
-        if self.gate.open or self._peer_serving != record.stamp:
+        if self.gate.open:
             return
         for instance in self.instances.values():
             seen = instance.seen
-            if seen.role == "active" and seen.run and now >= instance.busy_until:
+            replaced = seen.role == "active" and self._peer_serving == record.stamp
+            of_no_use = replaced or self.leftovers.has(instance, record, now)
+            if of_no_use and seen.run and now >= instance.busy_until:
                 instance.busy_until = now + DRIVER_DEADLINE_SECONDS
                 fence = Fence(seen.service, seen.run, record.stamp, record.reason, DRIVER_DEADLINE_SECONDS)
                 self._actions.append(fence)

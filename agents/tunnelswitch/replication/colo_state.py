@@ -41,6 +41,7 @@ class Machine:
 
     Attributes:
         outgrown: its process nears its memory limit.
+        checkpoint_overdue: a standby has had none for very long.
         output_ready: its output can be held back, or need not be.
         output_covered: output has been held since before the last checkpoint, or need not be.
     """
@@ -62,7 +63,7 @@ class Machine:
         self.stopped_at: float | None = None
         self.peer_lost = False
         self.stream_ended = False
-        self.outgrown = False
+        self.outgrown = self.checkpoint_overdue = False
         self.output_ready = self.output_covered = True
 
     def found(self, run: str) -> None:
@@ -145,6 +146,11 @@ class Machine:
         return Protection.SYNCING
 
     @property
+    def left(self) -> bool:
+        """A secondary whose stream has ended. An agent that was not there then goes by what does not come."""
+        return self.mode is Mode.SECONDARY and (self.stream_ended or self.checkpoint_overdue)
+
+    @property
     def why(self) -> str:
         """What is missing to a sound protection."""
         match self.protection:
@@ -173,4 +179,4 @@ class Machine:
         """The event that says all this."""
         known = (self.service, self.run, self.role, self.protection, self.in_sync, self.sequence)
         progress = self.copied.progress if self.role == "active" and self.protection is Protection.SYNCING else 0.0
-        return ServiceSeen(*known, progress=progress, why=self.why, outgrown=self.outgrown)
+        return ServiceSeen(*known, progress=progress, why=self.why, outgrown=self.outgrown, left=self.left)

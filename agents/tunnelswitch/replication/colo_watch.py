@@ -41,6 +41,8 @@ SYNC_POLL_SECONDS = 0.02
 # QEMU's main loop is stuck for good if the machine is let go on by a checkpoint while it waits for it to stand still. A
 # halt that comes within so much of an interval is done by then; a later one is left out.
 HALT_WITHIN = 0.25
+# A standby that had no checkpoint for so long, and for so many intervals, has been left by its active.
+OVERDUE_SECONDS, OVERDUE_INTERVALS = 30.0, 10
 _ENDED_RUNS = 16
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -81,6 +83,7 @@ class MachineWatch:
         self._told: ServiceSeen | None = None
         self._ended_runs: deque[str] = deque(maxlen=_ENDED_RUNS)
         self._version = 0
+        self._fed_at = float("-inf")
         self._complaint = ""
         self._wake = asyncio.Event()
         self._processors: ProcessorWatch | None = None
@@ -186,6 +189,7 @@ class MachineWatch:
             if self.running is not None:
                 self.running.close()
             self.running = watched
+            self._fed_at = asyncio.get_running_loop().time()
             self.machine.found(run)
             self._log.info("attached", run=run, pid=pid)
         return self.running
@@ -215,6 +219,8 @@ class MachineWatch:
         if version != self._version or self.promoting:
             return  # it speaks of the time before a promotion or an exit
         self.machine.take_answers(mode, run_state, qmp.migration_status(migration), qmp.copied(migration))
+        overdue_seconds = max(OVERDUE_SECONDS, OVERDUE_INTERVALS * self._options.checkpoint_interval_ms / 1000)
+        self.machine.checkpoint_overdue = asyncio.get_running_loop().time() - self._fed_at > overdue_seconds
         self.protector.peer.expect_checkpoints()
         if mode is not Mode.NONE or self.machine.migration in ("failed", "cancelled"):
             self.protector.attempted(mode, qmp.migration_error(migration))
@@ -238,6 +244,7 @@ class MachineWatch:
             if self.output is not None and checkpoint.role == "active":
                 self.output.committed()
             if checkpoint.role == "standby":
+                self._fed_at = asyncio.get_running_loop().time()
                 if ago < HALT_WITHIN * self._options.checkpoint_interval_ms / 1000:
                     self._halting = asyncio.create_task(self._halt())
                 if self.running is not None:
@@ -303,4 +310,4 @@ class MachineWatch:
 
 
 def _but_sequence(seen: ServiceSeen) -> tuple[object, ...]:
-    return (seen.run, seen.role, seen.protection, seen.in_sync, seen.progress, seen.why)
+    return (seen.run, seen.role, seen.protection, seen.in_sync, seen.progress, seen.why, seen.left)

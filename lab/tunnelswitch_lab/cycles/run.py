@@ -8,13 +8,14 @@ import asyncio
 import contextlib
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunnelswitch_lab import experiment, faults, netns, recording, results
+from tunnelswitch_lab import experiment, faults, recording, results
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab.cycles.figures import Moments, summarise
+from tunnelswitch_lab.cycles.view import View
 from tunnelswitch_lab.experiment import Progress, say
 from tunnelswitch_lab.faults import Fault
 from tunnelswitch_lab.host import Init, boot
@@ -39,31 +40,6 @@ class CycleOptions:
     fault: str
     out: Path
     runs: int
-
-
-@dataclass
-class _View:
-    """What the switcher says of the group: who is active, in which epoch, with a standby or not."""
-
-    bed: Testbed
-    values: dict[str, float] = field(default_factory=dict)
-
-    async def look(self) -> None:
-        gateway = self.bed.layout.gateway
-        _, body = await netns.http_get(gateway.namespace, gateway.switcher_metrics, "/metrics")
-        lines = [line.rpartition(" ") for line in body.decode().splitlines() if not line.startswith("#")]
-        self.values = {name: float(value) for name, _, value in lines}
-
-    async def is_so(self, active: str, *, protected: bool) -> bool:
-        with contextlib.suppress(OSError, TimeoutError, ValueError):
-            await self.look()
-        serves = self.values.get(f'tunnelswitch_active_site{{group="voip",site="{active}"}}') == 1
-        return serves and (not protected or self.values.get('tunnelswitch_protected{group="voip"}') == 1)
-
-    async def until(self, active: str, limit_seconds: float, *, protected: bool) -> None:
-        """Raises TimeoutError with what is waited for."""
-        what = f"{active} as the active{' with a standby in sync' if protected else ''}"
-        await netns.wait_for(lambda: self.is_so(active, protected=protected), what, limit_seconds, 0.2)
 
 
 async def run_cycles(options: CycleOptions, progress: Progress = say) -> dict[str, Any]:
@@ -108,7 +84,7 @@ async def run_cycles(options: CycleOptions, progress: Progress = say) -> dict[st
 
 async def _unattended(bed: Testbed, fault: Fault, runs: int, moments: list[Moments], progress: Progress) -> str:
     """All cycles, with an init system at work; returns where they got stuck, or nothing."""
-    init, view = Init(bed), _View(bed)
+    init, view = Init(bed), View(bed)
     keeping = asyncio.create_task(init.run())
     try:
         await view.until(_PRIMARY, _FAILBACK_SECONDS, protected=True)

@@ -2,7 +2,7 @@
 
 A promotion can fail, hang, succeed and yet say that it failed, or succeed long after its caller gave up. The link of
 checkpoints (T1) follows the underlay between the servers, and can break by itself. A copy out of sync becomes a standby
-again only as a new run; a copy that held the role never does.
+again only as a new run, once somebody has ended it; a copy that held the role never does.
 """
 
 from __future__ import annotations
@@ -110,9 +110,8 @@ class Hypervisor:
         else:
             protection = Protection.PROTECTED if copy.alive else Protection.STOPPED
         in_sync = protection is Protection.PROTECTED
-        return events.ServiceSeen(
-            self.service, copy.run, copy.role, protection, in_sync, outgrown=copy.alive and copy.outgrown
-        )
+        outgrown, left = copy.alive and copy.outgrown, copy.role == "standby" and copy.peer_lost
+        return events.ServiceSeen(self.service, copy.run, copy.role, protection, in_sync, outgrown=outgrown, left=left)
 
     def say(self) -> None:
         for site in self.servers:
@@ -206,10 +205,9 @@ class Hypervisor:
         self.say()
 
     def revive(self, site: str) -> bool:
-        """A stopped or stale copy begins again as a standby of the other one, as a new run."""
+        """A stopped copy begins again as a standby of the other one, as a new run."""
         copy, other = self.copies[site], self.other(site)
-        stale = copy.role == "standby" and copy.peer_lost
-        if not self.revives or (copy.alive and not stale) or other.role != "active":
+        if not self.revives or copy.alive or other.role != "active":
             return False
         self._runs += 1
         copy.run, copy.role, copy.synced_with = f"{self.service}-{site[0]}{self._runs}", "standby", other.run

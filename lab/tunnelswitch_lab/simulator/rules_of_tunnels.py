@@ -169,7 +169,11 @@ def decided_on(judge: Judge, copy: Copy, action: Promote) -> str | None:
 
 
 def kept_until_served(judge: Judge, copy: Copy, action: Fence) -> str | None:
-    """Until the new active has once been exposed, the old copy is what can be gone back to."""
+    """Until the new active has once been exposed, the old copy is what can be gone back to; and a standby that the
+    record in force names may have to take over."""
+    newest = judge.records[max(judge.records)]
+    if copy.role == "standby" and newest.in_sync and names_run(newest.standby_run, copy.service, copy.run):
+        return f"{copy.run} is destroyed under {action.stamp}, and {newest.stamp} names it as the standby"
     record = judge.records.get(action.stamp)
     if record is None or copy.role != "active":
         return None

@@ -244,7 +244,7 @@ class World:
             self.on_move()
 
     def _resync(self) -> None:
-        """A standby that is stopped or stale is started anew once the servers reach each other."""
+        """A copy that has ended is started anew, as a standby, once the servers reach each other."""
         for hypervisor in self.hypervisors.values():
             for site in self.group.servers:
                 if self.network.connected(*self.group.servers) and hypervisor.revive(site):
