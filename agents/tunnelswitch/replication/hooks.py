@@ -1,9 +1,10 @@
 """Running one operator's command so that nothing it does can hold or crash the agent.
 
-The child gets a session of its own, no input, and pipes of which we take a bounded amount. Its end is known from a
+The child gets a process group of its own, no input, and pipes of which we take a bounded amount. It stays in our
+session: in one of its own the kernel would weigh it as a stranger on a busy machine (autogroup, sched(7)), and vfork(2)
+has us wait until it has been on the processor for the first time. Its end is known from a
 pidfd (pidfd_open(2)), not from the end of its output: a grandchild that keeps the pipe open holds nobody. asyncio's own
-subprocesses wait for the pipes, and need a thread per child on Python 3.11. `subprocess` starts the child by vfork(2).
-Does not know what the commands mean.
+subprocesses wait for the pipes, and need a thread per child on Python 3.11. Does not know what the commands mean.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class RunningHook:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, **environment},
-            start_new_session=True,
+            process_group=0,
         )
         self._pipes: dict[IO[bytes], bytearray] = {}
         self.ended: asyncio.Future[None] = self._loop.create_future()
@@ -85,7 +86,7 @@ class RunningHook:
         self._loop.add_reader(self._pidfd, self._end)
 
     def kill(self, reason: str) -> None:
-        """End the command and everything it started in its session; `reason` becomes the result's problem."""
+        """End the command and everything it started in its process group; `reason` becomes the result's problem."""
         if self._process.returncode is None:
             self._killed_for = self._killed_for or reason
             with contextlib.suppress(OSError):  # a command that changed its user may be out of our reach

@@ -143,9 +143,10 @@ class ServiceWatch:
             await self.look()
             if self._options.health and self.running is not None:
                 await self._check_health()
-            await asyncio.sleep(POLL_GAP_SECONDS)
             await wait_for(self._wake, POLL_SECONDS - POLL_GAP_SECONDS)
             self._wake.clear()
+            # What woke us has been told; whoever acts on it needs the processor more than our next look does.
+            await asyncio.sleep(POLL_GAP_SECONDS)
 
     def _take_status(self, output: bytes, known_at_ticks: int) -> str:
         """Returns what is wrong with it."""
