@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tunnelswitch_lab import layout as names
-from tunnelswitch_lab import netns
+from tunnelswitch_lab import netns, procs
 from tunnelswitch_lab.agents import check_alive
 from tunnelswitch_lab.layout import Layout, Site
 from tunnelswitch_lab.options import LabError
@@ -69,7 +69,9 @@ async def start_copy(
     role = "standby" if standby else "active"
     command = [sys.executable, "-m", PROGRAM, *_arguments(layout, server, role, checkpoint_interval_ms, address)]
     command += ["--realtime", str(realtime_priority)]
-    proc = spawn(server.service_namespace, command, name=f"service-{server.name}")
+    # As the hypervisor of a virtual machine: on a host of its own nothing would keep it from answering.
+    nice = procs.FURNITURE_NICE
+    proc = spawn(server.service_namespace, command, name=f"service-{server.name}", nice=nice)
     await wait_for(proc, pid_file)
     return proc
 
