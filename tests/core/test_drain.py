@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tunnelswitch.core.facts import Decision, DrainRequest, MoveRequest, Reason
+from tunnelswitch.core.leftovers import LEFT_SECONDS
 from tunnelswitch_lab.simulator.running import unlogged
 from tunnelswitch_lab.simulator.setup import GROUP
 from tunnelswitch_lab.simulator.world import World
@@ -71,7 +72,7 @@ def test_a_drain_that_cannot_be_done_yet_is_done_as_soon_as_it_can(story: Story)
     assert story.world.answering_copies() == {"primary"}
     assert "not in sync" in story.refusals()
     story.world.rejoin("secondary")
-    story.world.run(3.0)
+    story.world.run(LEFT_SECONDS + 5.0)
     assert story.world.answering_copies() == {"secondary"}
 
 

@@ -176,7 +176,7 @@ def test_a_planned_move_is_no_reason_for_hysteresis(world: Story) -> None:
 
 def test_a_standby_that_came_in_the_place_of_the_recorded_one_is_handed_nothing(world: Story) -> None:
     """Its heartbeats may be late: the switcher still believes in the one before."""
-    world.service.lose_checkpoints()
+    world.service.crash("secondary")
     assert world.service.revive("secondary")
     world.tell("primary", Handover(world.group.name, world.record.stamp, "secondary", Reason.OPERATOR, "gateway.x"))
     world.run(0.1)

@@ -18,6 +18,7 @@ from tunnelswitch.core.following import Follower
 from tunnelswitch.core.hosting import HostedGroup
 from tunnelswitch.core.keeping import RecordKeeper
 from tunnelswitch.core.marks import Marks
+from tunnelswitch.core.leftovers import Leftovers
 from tunnelswitch.core.member import Member
 from tunnelswitch.core.policy import Policy
 from tunnelswitch.core.stamp import Stamp
@@ -97,6 +98,10 @@ def _destroy_at_once(self: HostedGroup, record: Any, now: float, real: Any = Hos
     real(self, record, now)
 
 
+def _ended_at_once(self: Leftovers, instance: Any, record: Any, now: float) -> bool:
+    return instance.left_at is not None and instance.seen.role == "standby"
+
+
 def _tries_on(self: HostedGroup, instance: Any, event: Any, now: float) -> None:
     """A site that says that it cannot take over does not close itself, and tries again."""
     record = self.record
@@ -124,6 +129,7 @@ SITES: dict[str, Callable[[], Any]] = {
     "the old copy is destroyed before the new one serves": lambda: patch.object(
         HostedGroup, "_follow", _destroy_at_once
     ),
+    "a standby that was left is ended at once": lambda: patch.object(Leftovers, "has", _ended_at_once),
     "who could not take over tries again under the same stamp": lambda: patch.object(
         HostedGroup, "_promotion_failed", _tries_on
     ),

@@ -101,11 +101,12 @@ def primary_isolated(world: World) -> None:
 @scenario
 def secondary_isolated(world: World) -> None:
     """The standby's site is cut off. Clients notice nothing; the record says that nobody stands by, so that nothing is
-    promoted that is behind; when the site is back, a fresh standby syncs."""
+    promoted that is behind. When the site is back it sees that its copy has been left and that no record names it: it
+    ends it, and a fresh standby syncs."""
     world.isolate("secondary")
     world.run(1.5)
     world.rejoin("secondary")
-    world.run(2.0)
+    world.run(6.5)
 
 
 @scenario
@@ -244,10 +245,10 @@ def promote_fails(world: World) -> None:
 @scenario
 def link_between_servers_cut(world: World) -> None:
     """The checkpoints' way between the servers is cut; both still reach the gateway. Nothing moves on that alone: the
-    active goes on unprotected and says so."""
+    active goes on unprotected and says so. When the way is back, the standby that was left makes room for a fresh one."""
     world.network.cut(both_ways("primary", "secondary"))
     world.links_changed()
     world.run(1.5)
     world.network.mend(both_ways("primary", "secondary"))
     world.links_changed()
-    world.run(1.5)
+    world.run(6.5)
