@@ -17,8 +17,8 @@ from tunnelswitch.core.facts import Bus, MoveRequest, Reason
 from tunnelswitch.core.following import Follower
 from tunnelswitch.core.hosting import HostedGroup
 from tunnelswitch.core.keeping import RecordKeeper
-from tunnelswitch.core.marks import Marks
 from tunnelswitch.core.leftovers import Leftovers
+from tunnelswitch.core.marks import Marks
 from tunnelswitch.core.member import Member
 from tunnelswitch.core.policy import Policy
 from tunnelswitch.core.stamp import Stamp

@@ -245,7 +245,8 @@ def promote_fails(world: World) -> None:
 @scenario
 def link_between_servers_cut(world: World) -> None:
     """The checkpoints' way between the servers is cut; both still reach the gateway. Nothing moves on that alone: the
-    active goes on unprotected and says so. When the way is back, the standby that was left makes room for a fresh one."""
+    active goes on unprotected and says so. When the way is back, the standby that was left makes room for a fresh
+    one."""
     world.network.cut(both_ways("primary", "secondary"))
     world.links_changed()
     world.run(1.5)
