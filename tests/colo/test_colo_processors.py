@@ -15,7 +15,8 @@ import pytest
 
 from tunnelswitch.replication.colo_processors import ProcessorWatch
 
-# So many small pages take the kernel some 60 ms to free. Two threads play processors, a third one ends when it is told.
+# So many small pages take the kernel some 60 ms to free. Two threads play processors, a third one ends when it is told,
+# and all of it when nobody is left who could tell.
 VICTIM = """
 import mmap, os, sys, threading, time
 held = mmap.mmap(-1, 200 << 20)
@@ -28,8 +29,12 @@ def run():
         time.sleep(0.0005)
 for _ in range(2):
     threading.Thread(target=run).start()
-threading.Thread(target=sys.stdin.readline).start()
-threading.Event().wait()
+told = threading.Event()
+threading.Thread(target=told.wait).start()
+sys.stdin.readline()
+told.set()
+sys.stdin.readline()
+os._exit(1)
 """
 
 
