@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,26 +13,16 @@ from pathlib import Path
 import pytest
 from running_lab import Running
 
-from tunnelswitch_lab import netns, procs, teardown
+from tunnelswitch_lab import teardown
 from tunnelswitch_lab.layout import Layout
 from tunnelswitch_lab.options import LabOptions
 from tunnelswitch_lab.testbed import Testbed
 
 _NUMBERS = itertools.count()
-_OURS = re.compile(r"tsw-(t(\d+)x\d+)-wan")
 
 
 def remove(name: str) -> None:
     asyncio.run(teardown.remove(Layout(name)))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _swept() -> None:
-    """Remove what test runs left that did not live to do it themselves."""
-    for namespace in netns.existing("tsw-t"):
-        found = _OURS.fullmatch(namespace)
-        if found and procs.start_ticks(int(found[2])) is None:
-            remove(found[1])
 
 
 @pytest.fixture
