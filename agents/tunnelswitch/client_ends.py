@@ -29,9 +29,8 @@ class ClientEnds:
             self._of_group.setdefault(end.group, []).append(end.interface)
         self.bridges = tuple(sorted({end.bridge for end in self._ends.values()}))
 
-    def present(self, group: str, ports: BridgePorts | None = None) -> frozenset[str]:
+    def present(self, group: str, ports: BridgePorts) -> frozenset[str]:
         """Interfaces of ours that are there."""
-        ports = BridgePorts(self._database) if ports is None else ports
         names = self._of_group.get(group, ())
         return frozenset(name for name in names if end_state(self._database, self._ends[name], ports).ours)
 
