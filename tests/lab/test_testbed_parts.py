@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.js.errors import NoStreamResponseError
+from nats.js.kv import KeyValue
 
 from tunnelswitch import config
 from tunnelswitch.pki.identities import STORE_ACCOUNT
@@ -110,12 +112,20 @@ async def test_nats_is_a_cluster_that_commits_on_three_replicas_and_is_led_from_
     assert await messaging.wait_ready(bed.layout) == "gateway"
     primary = bed.layout.site("primary")
 
+    async def first(bucket: KeyValue) -> int:
+        """A young bucket's leader does not listen at once; what finds no listener was taken by nobody."""
+        for _ in range(100):
+            with contextlib.suppress(NoStreamResponseError):
+                return await bucket.create("key", b"old")
+            await asyncio.sleep(0.1)
+        raise AssertionError("no leader of the bucket listens")
+
     async def compare_and_set() -> tuple[str, int, bytes | None]:
         client = await messaging.connect(bed.layout, primary, STORE_ACCOUNT)
         try:
             store = client.jetstream()
             bucket = await store.create_key_value(bucket="trial", replicas=3)
-            await bucket.update("key", b"new", last=await bucket.create("key", b"old"))
+            await bucket.update("key", b"new", last=await first(bucket))
             info = await store.stream_info("KV_trial")
             value = (await bucket.get("key")).value
             return str(client.connected_url.netloc), info.config.num_replicas or 0, value
