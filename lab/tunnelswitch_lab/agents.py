@@ -39,6 +39,13 @@ async def start(layout: Layout, spawn: Callable[..., Proc]) -> None:
         await wait_ready(started[name], site.namespace, endpoint)
 
 
+def start_carriers(layout: Layout, spawn: Callable[..., Proc]) -> None:
+    """Start what carries the checkpoints of a virtual machine; beside the hypervisors, for these wait for it."""
+    for server in layout.servers:
+        command = [str(executable()), "carry", "--config", str(layout.deployment_file), "--site", server.name]
+        spawn(server.namespace, command, name=f"carrier-{server.name}", nice=procs.FURNITURE_NICE)
+
+
 def executable() -> Path:
     """The `tunnelswitch` command of the environment that this Python belongs to."""
     return Path(sys.executable).with_name("tunnelswitch")

@@ -145,6 +145,7 @@ def _colo(layout: Layout, options: LabOptions) -> list[str]:
             checkpoint_interval_ms=round(options.checkpoint_interval_ms),
             mute_object=MUTE,
             quickack=True,
+            carrier_directory=str(layout.directory) if options.compress else "",
         ),
         *(
             table(

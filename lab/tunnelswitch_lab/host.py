@@ -12,6 +12,7 @@ import contextlib
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab import netns, procs, switches
 from tunnelswitch_lab.agents import executable
+from tunnelswitch_lab.options import carries
 from tunnelswitch_lab.testbed import Testbed
 
 RESTART_SECONDS = 1.0
@@ -66,4 +67,6 @@ async def boot(bed: Testbed, name: str) -> None:
 
     await netns.wait_for(addressed, f"br-phy of {name}", _BOOT_SECONDS, 0.05)
     bed.start_again(f"nats-{name}")
+    if carries(bed.options):
+        bed.start_again(f"carrier-{name}")
     bed.start_again(f"agent-{name}")

@@ -27,7 +27,8 @@ class LabOptions:
 
     `realtime_priority` is 0 for the ordinary scheduler, or 1 to 99 for SCHED_FIFO in the agents. `tls`: on the bus, to
     the nodes and between them. `failback_after_seconds`: after that the group goes back to the primary by itself.
-    `bridge` is where the agents switch the client tunnels; the clients are on br-svc.
+    `bridge` is where the agents switch the client tunnels; the clients are on br-svc. `compress`: a virtual machine's
+    checkpoints go through carriers.
     """
 
     name: str = "lab"
@@ -40,6 +41,7 @@ class LabOptions:
     failback_after_seconds: float | None = None
     buffering: str = "none"
     bridge: str = "br-svc"
+    compress: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,11 @@ class RunOptions:
     runs: int = 1
     keep_failed: bool = False
     calm_seconds: float = CALM_SECONDS
+
+
+def carries(options: LabOptions) -> bool:
+    """Do carriers run in this lab?"""
+    return options.workload == "vm" and options.compress
 
 
 def check_workload(text: str) -> str:

@@ -29,7 +29,7 @@ from tunnelswitch_lab import (
 from tunnelswitch_lab import layout as names
 from tunnelswitch_lab.faults import Fault, Injector
 from tunnelswitch_lab.layout import Layout
-from tunnelswitch_lab.options import LabError, LabOptions
+from tunnelswitch_lab.options import LabError, LabOptions, carries
 from tunnelswitch_lab.procs import Proc
 from tunnelswitch_lab.state import State, locked
 from tunnelswitch_lab.xen import machines
@@ -205,6 +205,9 @@ class Testbed:
         if options:
             self._state.options = options
         deployment.write(self.layout, self.options)
+        await self.stop("carrier-")
+        if carries(self.options):
+            agents.start_carriers(self.layout, self.spawn)
         await agents.start(self.layout, self.spawn)
 
     async def stop_agents(self) -> None:

@@ -91,6 +91,15 @@ CASES = {
         deployment("full", colo=COLO.replace('7001"', '7001"\nrate_mbit = 100', 1)),
         "services.pbx.colo.sites.primary.device: is missing, and rate_mbit is given; name the device that carries T1",
     ),
+    "a carrier nowhere": (
+        deployment("full", colo=COLO.replace("= 100", '= 100\ncarrier_directory = "run"', 1)),
+        'services.pbx.colo.carrier_directory: "run" is not an absolute path; give the directory\'s whole path',
+    ),
+    "a carrier too far down": (
+        deployment("full", colo=COLO.replace("= 100", f'= 100\ncarrier_directory = "/{"d" * 90}"', 1)),
+        f"services.pbx.colo.carrier_directory: \"/{'d' * 55}... is too long for a socket's path; "
+        "a socket's path has at most 107 bytes",
+    ),
 }
 
 

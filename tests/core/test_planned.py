@@ -217,7 +217,7 @@ def test_a_drained_site_that_cannot_hand_over_may_be_undrained_and_its_standby_l
     assert world.moves == []
 
 
-@pytest.mark.parametrize(("period_seconds", "deadline_seconds"), [(0.1, 0.3), (0.75, 1.4), (30.0, 1.9)])
+@pytest.mark.parametrize(("period_seconds", "deadline_seconds"), [(0.1, 0.4), (0.75, 1.5), (30.0, 2.0)])
 def test_the_last_checkpoint_is_waited_for_as_long_as_checkpoints_take(
     period_seconds: float, deadline_seconds: float
 ) -> None:
@@ -231,7 +231,31 @@ def test_the_last_checkpoint_is_waited_for_as_long_as_checkpoints_take(
     (first,) = handing.take_actions()
     handing.heard(CheckpointTaken("pbx", first.request, 3, now))
     assert handing.step(stamp, [instance], now, closed=False)
-    handing.step(stamp, [instance], now + 0.1, closed=True)
     (last,) = handing.take_actions()
     assert last.urgent
     assert last.deadline_seconds == pytest.approx(deadline_seconds)
+
+
+@pytest.mark.parametrize(("ended_after_seconds", "is_last"), [(0.004, False), (0.02, True)])
+def test_a_last_checkpoint_that_ended_while_clients_were_served_is_followed_by_another(
+    ended_after_seconds: float, is_last: bool
+) -> None:
+    """It is begun beside the closing of the gate, and either may be done first."""
+    instance, stamp, closed_at = Instance.absent(Service("pbx", "br", 2, 3)), Stamp(1, "a"), 0.01
+    instance.saw(ServiceSeen("pbx", "r1", "active", Protection.PROTECTED, in_sync=True), 0.0)
+    handing = HandingOver()
+    handing.begin(stamp, 0.0, [instance], 0.0)
+    (first,) = handing.take_actions()
+    handing.heard(CheckpointTaken("pbx", first.request, 1, 0.0))
+    handing.step(stamp, [instance], 0.0, closed=False)
+    (last,) = handing.take_actions()
+    handing.heard(CheckpointTaken("pbx", last.request, 2, ended_after_seconds))
+    handing.step(stamp, [instance], closed_at, closed=True)
+    handing.step(stamp, [instance], 0.03, closed=True)
+    assert (handing.final_checkpoint(stamp, "pbx") == 2) is is_last
+    more = handing.take_actions()
+    assert bool(more) is not is_last
+    if more:
+        handing.heard(CheckpointTaken("pbx", more[0].request, 3, 0.04))
+        handing.step(stamp, [instance], 0.04, closed=True)
+        assert handing.final_checkpoint(stamp, "pbx") == 3

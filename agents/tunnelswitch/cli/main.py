@@ -68,6 +68,18 @@ def switcher(config: ConfigOption, site: SiteOption) -> None:
 
 
 @app.command()
+def carry(config: ConfigOption, site: SiteOption) -> None:
+    """Carry the checkpoints of a site's virtual machines over T1, compressed, until SIGTERM."""
+    _end_quietly_on_signals()
+    deployment = load(config)
+    known_site(deployment, site)
+    set_up_logs_for("carry", site)
+    from tunnelswitch.processes.carry import run_carriers
+
+    run_carriers(deployment, site)
+
+
+@app.command()
 def init(config: ConfigOption) -> None:
     """Create the epoch store and the records that are missing. Run it once per deployment; again does no harm."""
     deployment = load(config)

@@ -12,6 +12,8 @@ from tunnelswitch.config.problems import Problems, join_key, shown, suggestion
 DRIVERS = ("exec", "colo", "xen")
 # As many as a gateway watches, and as one site can speak of in a heartbeat; see bus/limits.py.
 SERVICES_PER_GATEWAY_MAX = 1000
+# sockaddr_un, with its last NUL (unix(7)).
+SOCKET_PATH_BYTES_MAX = 107
 # From a driver's word that its standby is lost to output that leaves without one; see core/housekeeping.py.
 UNPROTECTING_SECONDS = 0.4
 
@@ -48,7 +50,7 @@ def _check_service(key: str, name: str, service: Service, problems: Problems) ->
     if service.exec is not None:
         _check_exec(f"{key}.exec", service.exec, problems)
     if service.colo is not None:
-        _check_colo(f"{key}.colo", service.colo, problems)
+        _check_colo(f"{key}.colo", name, service.colo, problems)
     if service.xen is not None:
         _check_xen(f"{key}.xen", service.xen, problems)
     check_output(key, service, problems)
@@ -70,7 +72,7 @@ def _check_exec(key: str, hooks: Exec, problems: Problems) -> None:
         problems.add(f"{key}.notify_socket", f"{shown(socket)} is not an absolute path", "give the socket's whole path")
 
 
-def _check_colo(key: str, colo: Colo, problems: Problems) -> None:
+def _check_colo(key: str, service: str, colo: Colo, problems: Problems) -> None:
     socket = colo.qmp_socket
     if not socket.startswith("/") or "\0" in socket:
         problems.add(f"{key}.qmp_socket", f"{shown(socket)} is not an absolute path", "give the socket's whole path")
@@ -78,7 +80,15 @@ def _check_colo(key: str, colo: Colo, problems: Problems) -> None:
         remedy = "give the id of the object that keeps a standby silent, of letters, digits and _.-"
         problems.add(f"{key}.mute_object", f"{shown(colo.mute_object)} is not an id", remedy)
     _check_addresses(key, {name: site.migration_address for name, site in colo.sites.items()}, problems)
+    if colo.carrier_directory and not colo.carrier_directory.startswith("/"):
+        problem = f"{shown(colo.carrier_directory)} is not an absolute path"
+        problems.add(f"{key}.carrier_directory", problem, "give the directory's whole path")
     for name, site in colo.sites.items():
+        if colo.carrier_directory and len(bytes(colo.carrier_sockets(service, name)[0])) > SOCKET_PATH_BYTES_MAX:
+            problem = f"{shown(colo.carrier_directory)} is too long for a socket's path"
+            problems.add(
+                f"{key}.carrier_directory", problem, f"a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes"
+            )
         here = f"{join_key(f'{key}.sites', name)}"
         if site.device and not values.is_device(site.device):
             remedy = "give a network device of at most 15 characters"

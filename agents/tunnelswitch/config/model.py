@@ -7,6 +7,7 @@ Only shapes and ranges of single values stand here; what must hold between them 
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -135,7 +136,25 @@ class Colo(_Table, frozen=True):
     timeout_seconds: Annotated[float, Meta(ge=0.1, le=60, description="seconds from 0.1 to 60")] = 2.0
     mute_object: str = "mute0"
     quickack: bool = False
+    carrier_directory: str = ""
     memory_limit_mb: Annotated[int, Meta(ge=0, le=2**24, description="a whole number from 0 to 16777216")] = 0
+
+    def carrier_sockets(self, service: str, site: str) -> tuple[Path, Path]:
+        """Between QEMU and `tunnelswitch carry`: out of the machine, and into it."""
+        directory = Path(self.carrier_directory)
+        return directory / f"{service}-{site}-out.sock", directory / f"{service}-{site}-in.sock"
+
+    def outgoing_uri(self, service: str, site: str) -> str:
+        """Where QEMU at `site` sends its checkpoints: the peer on T1, or the carrier beside it."""
+        if self.carrier_directory:
+            return f"unix:{self.carrier_sockets(service, site)[0]}"
+        return next(f"tcp:{there.migration_address}" for name, there in self.sites.items() if name != site)
+
+    def incoming_uri(self, service: str, site: str) -> str:
+        """Where QEMU at `site` takes checkpoints in."""
+        if self.carrier_directory:
+            return f"unix:{self.carrier_sockets(service, site)[1]}"
+        return f"tcp:{self.sites[site].migration_address}"
 
 
 class Output(_Table, frozen=True):

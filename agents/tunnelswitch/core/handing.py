@@ -1,11 +1,12 @@
 """Handing over as planned, with nothing lost: the standby has all that clients saw before anybody moves (PROTOCOL R6).
 
 First a checkpoint while clients are served: it shows that the standby takes them, and leaves little for the last one.
-Then the gate is closed for good under the stamp, and when it is, the last one is begun: not before, for clients are
-served until then, and the copy may stand still while a checkpoint is taken. It is the last if it holds all that the
-copy did until after the gate was closed, so that no client can have seen what is not in it; else there is one more.
-Only then the proof. If the first does not come, nothing was closed, and the site serves on. If the last does not come,
-the site says that it keeps itself closed, and the switcher re-arms it under a new minor (R4).
+Then the gate is closed for good under the stamp, and beside it the last one is begun: the copy stands still for longer
+than the gate takes. It is the last if it holds all that the copy did until after the gate was closed, so that no client
+can have seen what is not in it; else there is one more. Only then the proof.
+
+If the first does not come, nothing was closed, and the site serves on. If the last does not come, the site says that it
+keeps itself closed, and the switcher re-arms it under a new minor (R4).
 """
 
 from __future__ import annotations
@@ -87,11 +88,11 @@ class HandingOver:
             self._refuse("no checkpoint in time" if waits else "the gate does not close in time")
         if self.phase is Phase.PREPARING and not self._waiting:
             self._enter(Phase.CLOSING, now + _last_seconds(instances))
+            self._ask_for_last(instances, now)
         if self.phase is Phase.CLOSING and closed:
             if self._closed_at is None:
                 self._closed_at = now
-                self._ask_for_last(instances, now)
-            elif not self._waiting:
+            if not self._waiting:
                 self._conclude(instances, now)
         return self.phase in (Phase.CLOSING, Phase.DONE, Phase.FAILED)
 

@@ -23,10 +23,11 @@ Ask = Callable[[Command, float], Awaitable[Any]]
 
 
 class FirstCopy:
-    """One attempt after the other to give `peer` (HOST:PORT) the whole machine. `now` is the event loop's clock."""
+    """One attempt after the other to give a peer the whole machine, at `uri` (`qmp.migrate_to`). `now` is the event
+    loop's clock."""
 
-    def __init__(self, machine: Machine, options: Colo, peer: str, ask: Ask) -> None:
-        self._machine, self._options, self._peer, self._ask = machine, options, peer, ask
+    def __init__(self, machine: Machine, options: Colo, uri: str, ask: Ask) -> None:
+        self._machine, self._options, self._uri, self._ask = machine, options, uri, ask
         self._limit = options.timeout_seconds
         self._until: float | None = None  # then the attempt under way is given up
         self._halts = self._halted = False
@@ -77,7 +78,7 @@ class FirstCopy:
         await self._ask(qmp.set_downtime(qmp.ENDS_WHOLE if self._halts else qmp.USUAL_DOWNTIME), limit)
         await self._ask(qmp.set_interval(interval_ms), limit)
         self._until = now + self._options.sync_seconds
-        await self._ask(qmp.migrate_to(self._peer), limit)
+        await self._ask(qmp.migrate_to(self._uri), limit)
 
     async def keep(self, now: float) -> None:
         """Take the next step: give up, halt the machine for the end of the copy, or clear up after it.

@@ -53,12 +53,13 @@ class Protector:
     ) -> None:
         self._machine, self._options = machine, options
         self._here: ColoSite = options.sites[site]
+        self._incoming = options.incoming_uri(machine.service, site)
         self._there: ColoSite = next(there for name, there in options.sites.items() if name != site)
         self._ask, self._changed, self._count = ask, changed, count
         self._log = structlog.get_logger(__name__).bind(service=machine.service, site=site)
         self._limit = options.timeout_seconds
         self._retry_seconds = RETRY_SECONDS
-        self._copy = FirstCopy(machine, options, self._there.migration_address, ask)
+        self._copy = FirstCopy(machine, options, options.outgoing_uri(machine.service, site), ask)
         self._next_try_at = 0.0
         self._hung_seconds = HUNG_RETRY_SECONDS
         self.peer = PeerWatch(machine, options, site, self._copy, ask, changed, count, self._peer_hung)
@@ -157,8 +158,8 @@ class Protector:
         elif machine.run_state == INCOMING and not machine.migration:
             await self._prepare_link()
             await self._ask(qmp.ENABLE, self._limit)
-            await self._ask(qmp.listen_on(self._here.migration_address), self._limit)
-            self._log.info("waiting_for_state", address=self._here.migration_address)
+            await self._ask(qmp.listen_on(self._incoming), self._limit)
+            self._log.info("waiting_for_state", at=self._incoming)
         elif machine.wants_protection and now >= self._next_try_at:
             await self._begin(now)
 

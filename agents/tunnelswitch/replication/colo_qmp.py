@@ -78,14 +78,14 @@ def set_interval(milliseconds: int) -> Command:
     return Command("migrate-set-parameters", {"x-checkpoint-delay": milliseconds})
 
 
-def migrate_to(address: str) -> Command:
-    """Begin to copy the machine to `HOST:PORT`; checkpoints follow by themselves."""
-    return Command("migrate", {"uri": f"tcp:{address}"})
+def migrate_to(uri: str) -> Command:
+    """Begin to copy the machine to `tcp:HOST:PORT` or `unix:PATH`; checkpoints follow by themselves."""
+    return Command("migrate", {"uri": uri})
 
 
-def listen_on(address: str) -> Command:
-    """Take a machine in at `HOST:PORT` (a QEMU started with `-incoming defer`)."""
-    return Command("migrate-incoming", {"uri": f"tcp:{address}"})
+def listen_on(uri: str) -> Command:
+    """Take a machine in at `tcp:HOST:PORT` or `unix:PATH` (a QEMU started with `-incoming defer`)."""
+    return Command("migrate-incoming", {"uri": uri})
 
 
 def remove_object(name: str) -> Command:

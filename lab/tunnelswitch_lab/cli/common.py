@@ -31,6 +31,7 @@ Interval = Annotated[
     float | None,
     typer.Option(help="milliseconds from checkpoint to checkpoint; by default 25 for a process, 100 for a vm"),
 ]
+Compress = Annotated[bool, typer.Option("--compress/--no-compress", help="a vm's checkpoints on their way over T1")]
 Buffering = Annotated[str, typer.Option(help="output of a vm waits for its checkpoint: " + ", ".join(BUFFERINGS))]
 
 

@@ -10,6 +10,7 @@ import typer
 from tunnelswitch_lab import faults
 from tunnelswitch_lab.cli.common import (
     Buffering,
+    Compress,
     Detect,
     Interval,
     Name,
@@ -63,6 +64,7 @@ def run_series(
     name: Name = "lab",
     tls: Tls = False,
     buffering: Buffering = "none",
+    compress: Compress = True,
     realtime: Annotated[bool, typer.Option("--realtime/--no-realtime", help="SCHED_FIFO for all of ours")] = False,
     keep_failed: Annotated[bool, typer.Option("--keep-failed", help="stop at a failed run, leave the lab up")] = False,
 ) -> None:
@@ -74,7 +76,7 @@ def run_series(
     usable_layout(name)
     priority = DEFAULT_REALTIME_PRIORITY if realtime else 0
     held = check_buffering(workload, buffering)
-    lab = LabOptions(name, interval_seconds, multiplier, priority, *protected, tls, buffering=held)
+    lab = LabOptions(name, interval_seconds, multiplier, priority, *protected, tls, buffering=held, compress=compress)
     from tunnelswitch_lab.experiment import run_experiment  # measuring needs much that up and down do not
 
     finish(run_experiment(RunOptions(lab, fault, out, runs, keep_failed)))
@@ -162,6 +164,7 @@ def soak(
     workload: Workload = "process",
     checkpoint_interval: Interval = None,
     buffering: Buffering = "none",
+    compress: Compress = True,
     name: Name = "soak",
 ) -> None:
     """Load for minutes, in which nothing may fail over; then a lost host. Exit status 1 if it is not so."""
@@ -175,7 +178,7 @@ def soak(
     interval_seconds, multiplier = parse_detect(detect)
     check_machine()
     usable_layout(name)
-    lab = LabOptions(name, interval_seconds, multiplier, 0, *protected, buffering=held)
+    lab = LabOptions(name, interval_seconds, multiplier, 0, *protected, buffering=held, compress=compress)
     summary = finish(run_soak(SoakOptions(lab, load, out, minutes)))
     print("\n".join(lines(summary, out)))
     end(summary["problems"])

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tunnelswitch_lab.cli.common import Detect, Name, app, finish, judged
+from tunnelswitch_lab.cli.common import Compress, Detect, Name, app, finish, judged
 from tunnelswitch_lab.options import WORKLOADS, LabError, LabOptions, check_workload, parse_detect
 from tunnelswitch_lab.testbed import check_machine, usable_layout
 
@@ -71,6 +71,7 @@ def checkpoints(
     only: Annotated[list[str] | None, typer.Option(help="a buffering and an interval, such as full@100")] = None,
     runs: Annotated[int, typer.Option(min=1, max=1000, help="runs of every cell")] = 1,
     seconds: Annotated[float, typer.Option(min=1, max=600, help="of calm before each crash")] = 8.0,
+    compress: Compress = True,
     detect: Detect = "20x3",
     name: Name = "checkpoints",
 ) -> None:
@@ -81,7 +82,7 @@ def checkpoints(
     cells = chosen(tuple(only or ()))
     interval_seconds, multiplier = parse_detect(detect)
     check_machine()
-    lab = LabOptions(usable_layout(name).name, interval_seconds, multiplier, workload="vm")
+    lab = LabOptions(usable_layout(name).name, interval_seconds, multiplier, workload="vm", compress=compress)
     summary = finish(run_costs(CostOptions(lab, cells, out, runs, seconds)))
     print(table(summary["cells"]), end="")
     judged(summary, out)

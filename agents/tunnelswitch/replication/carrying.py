@@ -1,0 +1,221 @@
+"""Checkpoints over T1 as one compressed stream, for what a machine sends is mostly what it has sent before.
+
+A checkpoint is whole pages, and of each of them a few bytes are new. A compressor that remembers the last megabytes
+sends those few (Remus calls it checkpoint compression; QEMU's own way has a fault, docs/colo.md). It knows nothing of
+pages: what comes out at the other end is what went in, byte for byte, or the stream ends.
+
+Blocking threads, two for each stream, in a process of their own: a machine stands still for as long as this takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from tunnelswitch.config import values
+from tunnelswitch.errors import DriverError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+# What was written in two checkpoints of up to 16 MB each is found again. Both ends keep so much for each stream.
+_WINDOW_LOG = 25
+_FAST: dict[int, int] = {
+    zstd.CompressionParameter.window_log: _WINDOW_LOG,
+    zstd.CompressionParameter.hash_log: 19,
+    zstd.CompressionParameter.chain_log: 12,
+    zstd.CompressionParameter.search_log: 1,
+    zstd.CompressionParameter.min_match: 6,
+    zstd.CompressionParameter.target_length: 1,
+    zstd.CompressionParameter.strategy: zstd.Strategy.fast,
+}
+_PIECE_BYTES = 128 << 10
+_CONNECT_SECONDS = 2.0
+# A peer that is gone says nothing. The agents are much quicker; this clears up after them (TCP_USER_TIMEOUT, tcp(7)).
+_GONE_MS = 10_000
+# A machine has one. Others are attempts that came to nothing, or strangers'.
+STREAMS_MAX = 4
+
+Way = Callable[[socket.socket, socket.socket], None]
+
+
+class Carrier:
+    """T1 of one machine at one site, both ways: here QEMU's sockets, there the carrier of the other site.
+
+    Args:
+        out: the socket that QEMU sends its checkpoints to; made here.
+        into: the socket on which QEMU, as a standby, takes them in; made by QEMU.
+        here: HOST:PORT on T1 on which the other site's are taken in.
+        there: the other site's HOST:PORT.
+    """
+
+    def __init__(self, service: str, out: Path, into: Path, here: str, there: str) -> None:
+        self._out, self._into, self._here, self._there = out, into, here, there
+        self._log = structlog.get_logger(__name__).bind(service=service)
+        self._places = threading.BoundedSemaphore(STREAMS_MAX)
+        self._listeners: list[socket.socket] = []
+
+    def start(self) -> None:
+        """Take streams in, from QEMU and from the other site.
+
+        Raises:
+            DriverError: a socket cannot be made.
+        """
+        for what, make, serve in (
+            (str(self._out), self._listen_here, self._send),
+            (self._here, self._listen_there, self._take_in),
+        ):
+            try:
+                listener = make()
+            except OSError as error:
+                remedy = "is another carrier running, and is the address this host's?"
+                raise DriverError(f"nothing can be taken in at {what}: {error.strerror or error}", remedy) from None
+            self._listeners.append(listener)
+            threading.Thread(target=self._accept, args=(listener, serve), daemon=True).start()
+
+    def close(self) -> None:
+        """Take nothing in any more; streams under way end with the process."""
+        self._out.unlink(missing_ok=True)
+        for listener in self._listeners:
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+
+    def _listen_here(self) -> socket.socket:
+        self._out.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(self._out))
+        finally:
+            os.umask(before)
+        listener.listen(STREAMS_MAX)
+        return listener
+
+    def _listen_there(self) -> socket.socket:
+        host, port = _endpoint(self._here)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=STREAMS_MAX)
+
+    def _accept(self, listener: socket.socket, serve: Callable[[socket.socket], None]) -> None:
+        while True:
+            try:
+                accepted, _ = listener.accept()
+            except OSError:
+                return  # closed
+            if not self._places.acquire(blocking=False):
+                accepted.close()
+                self._log.warning("refused", problem=f"there are {STREAMS_MAX} streams already")
+                continue
+            threading.Thread(target=self._serve, args=(serve, accepted), daemon=True).start()
+
+    def _serve(self, serve: Callable[[socket.socket], None], accepted: socket.socket) -> None:
+        try:
+            with accepted:
+                serve(accepted)
+        finally:
+            self._places.release()
+
+    def _send(self, machine: socket.socket) -> None:
+        """QEMU begins to send its machine to the other site."""
+        try:
+            line = socket.create_connection(_endpoint(self._there), _CONNECT_SECONDS)
+        except OSError as error:
+            self._log.info("no_carrier_there", address=self._there, error=error.strerror or str(error))
+            return
+        with line:
+            line.settimeout(None)
+            self._log.info("sends", to=self._there)
+            self._run(machine, line, deflate, pass_on)
+
+    def _take_in(self, line: socket.socket) -> None:
+        """The other site's carrier has a machine for our standby, if there is one that waits."""
+        machine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with machine:
+            try:
+                machine.connect(str(self._into))
+            except OSError as error:
+                self._log.info("no_standby_waits", socket=str(self._into), error=error.strerror)
+                return
+            self._log.info("takes_in", at=self._here)
+            self._run(machine, line, pass_on, inflate)
+
+    def _run(self, machine: socket.socket, line: socket.socket, out: Way, back: Way) -> None:
+        """Both ways until either ends: then the whole stream is of no use to anybody."""
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _GONE_MS)
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        reasons: list[str] = []
+
+        def carry(way: Way, source: socket.socket, sink: socket.socket) -> None:
+            try:
+                way(source, sink)
+            except OSError as error:
+                reasons.append(error.strerror or str(error))
+            except zstd.ZstdError as error:
+                reasons.append(f"what came is no carrier's stream ({error}); both sites need `tunnelswitch carry`")
+            finally:
+                for end in (source, sink):
+                    with contextlib.suppress(OSError):
+                        end.shutdown(socket.SHUT_RDWR)
+
+        other = threading.Thread(target=carry, args=(back, line, machine), daemon=True)
+        other.start()
+        carry(out, machine, line)
+        other.join()
+        self._log.info("stream_ended", reason=next(iter(reasons), "it was closed"))
+
+
+def deflate(source: socket.socket, sink: socket.socket) -> None:
+    """Send on what comes, compressed, and at once: QEMU waits for the answer to its last byte.
+
+    Raises:
+        OSError: one of the two is gone.
+    """
+    compressor = zstd.ZstdCompressor(options=_FAST)
+    piece = memoryview(bytearray(_PIECE_BYTES))
+    while count := source.recv_into(piece):
+        sink.sendall(compressor.compress(piece[:count], zstd.ZstdCompressor.FLUSH_BLOCK))
+
+
+def inflate(source: socket.socket, sink: socket.socket) -> None:
+    """The other way round; never more than a piece at a time, however small the bytes that it was made of.
+
+    Raises:
+        OSError: one of the two is gone.
+        ZstdError: that is not what `deflate` made.
+    """
+    decompressor = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG})
+    piece = memoryview(bytearray(_PIECE_BYTES))
+    while count := source.recv_into(piece):
+        sink.sendall(decompressor.decompress(piece[:count], _PIECE_BYTES))
+        while not decompressor.needs_input:
+            if decompressor.eof:
+                return
+            sink.sendall(decompressor.decompress(b"", _PIECE_BYTES))
+
+
+def pass_on(source: socket.socket, sink: socket.socket) -> None:
+    """As it is: a standby's answers are a few bytes each.
+
+    Raises:
+        OSError: one of the two is gone.
+    """
+    piece = memoryview(bytearray(4096))
+    while count := source.recv_into(piece):
+        sink.sendall(piece[:count])
+
+
+def _endpoint(address: str) -> tuple[str, int]:
+    found = values.split_endpoint(address)
+    assert found is not None, "the deployment file's checks refuse it"
+    return found
