@@ -277,6 +277,33 @@ async def test_a_machine_near_its_memory_limit_is_told_as_outgrown(machines: Mac
     assert not second.seen.outgrown
 
 
+async def test_what_qemu_has_gathered_is_given_back_for_a_fresh_standby(machines: Machines) -> None:
+    first, _ = await machines.protected()
+    own_mb = round(first.driver.figures()["machine_resident_bytes"]) >> 20
+    first = await machines.watch("one", memory_limit_mb=round(own_mb * 1.25), renew=True, checkpoint_interval_ms=10)
+    await until(lambda: first.counts["renewed"] > 0, 60.0)
+    await until(lambda: first.seen.protection is Protection.UNPROTECTED)
+    assert "left for a fresh one" in first.seen.why
+    assert (first.seen.role, first.counts["peer_lost"]) == ("active", 0)
+    grown_mb = round(first.driver.figures()["machine_resident_bytes"]) >> 20
+    machines.signal("two", signal.SIGKILL)  # as its agent and its init system would
+    machines.processes["two"].wait()
+    machines.boot("two", standby=True)
+    await until(lambda: first.seen.protection is Protection.PROTECTED)
+    assert first.driver.figures()["machine_resident_bytes"] / (1 << 20) < grown_mb
+    assert first.counts["renewed"] == 1
+
+
+async def test_a_machine_that_is_large_by_itself_is_not_parted_for_it(machines: Machines) -> None:
+    first, _ = await machines.protected()
+    own_mb = round(first.driver.figures()["machine_resident_bytes"]) >> 20
+    first = await machines.watch("one", memory_limit_mb=own_mb, renew=True, checkpoint_interval_ms=500)
+    await until(lambda: first.seen.outgrown)
+    await until(lambda: len(first.of(CheckpointSeen)) > 4)
+    assert first.counts["renewed"] == 0
+    assert first.seen.protection is Protection.PROTECTED
+
+
 async def test_a_machine_that_stood_still_for_its_copy_when_the_agent_died_goes_on(machines: Machines) -> None:
     machines.boot("one")
     first = await machines.watch("one")

@@ -187,13 +187,13 @@ def test_memory_near_its_limit_is_said_once_each_time() -> None:
     said: Counter[str] = Counter()
     watch = MemoryWatch("pbx", 1, lambda kind: said.update([kind]))
     for _ in range(3):
-        watch.look(os.getpid())
+        watch.look(os.getpid(), checkpointed=True)
     assert said == {"memory": 1}
     assert watch.figures()["machine_resident_bytes"] > 1 << 20
     watch.forget()
-    watch.look(os.getpid())
+    watch.look(os.getpid(), checkpointed=True)
     assert said == {"memory": 2}
     free = MemoryWatch("pbx", 0, lambda kind: said.update([kind]))
-    free.look(os.getpid())
-    free.look(0)  # no such process
+    free.look(os.getpid(), checkpointed=True)
+    free.look(0, checkpointed=True)  # no such process
     assert (free.resident_bytes, said["memory"]) == (0, 2)

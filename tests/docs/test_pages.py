@@ -35,7 +35,7 @@ def test_links_lead_somewhere_and_nothing_is_left_to_be_filled_in(page: Path) ->
 def test_the_units_and_the_page_about_them_know_each_other() -> None:
     section = (ROOT / "docs/configuration.md").read_text(encoding="utf-8").partition("\n## Under systemd\n")[2]
     units = sorted((ROOT / "deploy/systemd").iterdir())
-    assert len(units) == 5
+    assert len(units) == 6
     for unit in units:
         of = "@SERVICE" if "standby" in unit.name else "@SITE"
         assert f"`{unit.name.replace('@', of)}`" in section

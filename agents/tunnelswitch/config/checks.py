@@ -182,6 +182,13 @@ def _check_group(name: str, group: Group, deployment: Deployment, problems: Prob
         if getattr(group.policy, wish) == "automatic" and not group.policy.automatic:
             problem = 'is "automatic", and policy.automatic is false: nothing moves by itself'
             problems.add(f"{key}.policy.{wish}", problem, 'set it to "manual"')
+    for name in group.services if group.policy.relief == "automatic" else ():
+        service = deployment.services.get(name)
+        if service is not None and service.colo is not None and service.colo.renew:
+            problem = (
+                f'is "automatic", and services.{name}.colo.renew is true: both do away with what QEMU has gathered'
+            )
+            problems.add(f"{key}.policy.relief", problem, "choose one")
     if group.policy.automatic and len(group.all_voters) < MIN_VOTERS:
         problems.add(
             f"{key}.voters",

@@ -83,6 +83,8 @@ def _check_colo(key: str, service: str, colo: Colo, problems: Problems) -> None:
     if colo.carrier_directory and not colo.carrier_directory.startswith("/"):
         problem = f"{shown(colo.carrier_directory)} is not an absolute path"
         problems.add(f"{key}.carrier_directory", problem, "give the directory's whole path")
+    if colo.renew and not colo.memory_limit_mb:
+        problems.add(f"{key}.memory_limit_mb", "is missing, and renew is asked for", "give what QEMU must not exceed")
     for name, site in colo.sites.items():
         if colo.carrier_directory and len(bytes(colo.carrier_sockets(service, name)[0])) > SOCKET_PATH_BYTES_MAX:
             problem = f"{shown(colo.carrier_directory)} is too long for a socket's path"

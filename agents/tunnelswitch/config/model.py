@@ -138,6 +138,7 @@ class Colo(_Table, frozen=True):
     quickack: bool = False
     carrier_directory: str = ""
     memory_limit_mb: Annotated[int, Meta(ge=0, le=2**24, description="a whole number from 0 to 16777216")] = 0
+    renew: bool = False
 
     def carrier_sockets(self, service: str, site: str) -> tuple[Path, Path]:
         """Between QEMU and `tunnelswitch carry`: out of the machine, and into it."""

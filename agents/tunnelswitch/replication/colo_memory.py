@@ -1,9 +1,8 @@
 """The memory of QEMU: how much it holds, and a standby's in huge pages.
 
-A primary of QEMU 11.1 grows by some 94 KiB with every checkpoint and gives nothing back.
-What helps is another process: the standby has not grown, so a planned move to it and a fresh standby at the old site
-begin anew; ending protection would leave the memory where it is. Here it is only told: who moves is the operator, or
-the switcher where the policy says so (`relief`).
+A primary of QEMU 11.1 grows by some 94 KiB with every checkpoint, and gives it back when its checkpoints end. So what
+helps is to begin anew: with a fresh standby (`renew`, nothing for clients to notice, but some ten seconds unprotected),
+or by a planned move to the standby, which has not grown (the operator, or the switcher where `policy.relief` says so).
 """
 
 from __future__ import annotations
@@ -19,6 +18,9 @@ from tunnelswitch.adapters import hugepages
 from tunnelswitch.errors import DriverError
 
 NEAR = 0.8
+# Of the limit: what protection must have cost for its end to be worth it. A machine that is as large by itself is not
+# parted again and again.
+WORTH = 0.2
 _RESIDENT = 1  # columns of proc_pid_statm(5), in pages
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -36,15 +38,24 @@ class MemoryWatch:
         self.limit_bytes = limit_bytes
         self._count = count
         self.near = False
+        self._before_bytes: int | None = None
         self._log = structlog.get_logger(__name__).bind(service=service)
 
-    def look(self, pid: int) -> None:
+    @property
+    def worth_renewing(self) -> bool:
+        """Is the limit near, and is it checkpoints that brought it there?"""
+        before = self.resident_bytes if self._before_bytes is None else self._before_bytes
+        return self.near and self.resident_bytes - before >= WORTH * self.limit_bytes
+
+    def look(self, pid: int, *, checkpointed: bool) -> None:
         """Read what the process holds now; one that is gone holds nothing."""
         try:
             columns = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
             self.resident_bytes = int(columns[_RESIDENT]) * _PAGE_BYTES
         except (OSError, IndexError, ValueError):
             self.resident_bytes = 0
+        if not checkpointed or self._before_bytes is None:
+            self._before_bytes = self.resident_bytes
         near = bool(self.limit_bytes) and self.resident_bytes >= NEAR * self.limit_bytes
         if near and not self.near:
             self._count("memory")
@@ -52,13 +63,13 @@ class MemoryWatch:
                 "memory_near_limit",
                 resident_mb=self.resident_bytes >> 20,
                 limit_mb=self.limit_bytes >> 20,
-                remedy="move the group to its standby and start a fresh QEMU here (docs/buffering.md)",
+                remedy="begin anew, with a fresh standby or by a move (docs/buffering.md)",
             )
         self.near = near
 
     def forget(self) -> None:
         """The process has ended."""
-        self.resident_bytes, self.near = 0, False
+        self.resident_bytes, self._before_bytes, self.near = 0, None, False
 
     def figures(self) -> dict[str, float]:
         """For `telemetry.machines`."""

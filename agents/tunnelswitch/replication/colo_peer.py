@@ -119,10 +119,20 @@ class PeerWatch:
             return
         if machine.mode is not Mode.PRIMARY:
             return
-        machine.peer_lost = True
-        machine.problem = f"the standby was lost: {reason}"
         self._count("peer_lost")
-        self._log.warning("goes_on_alone", reason=reason)
+        await self._free(f"the standby was lost: {reason}")
+
+    def leave(self, reason: str) -> None:
+        """Give up a standby that is well, for a fresh one: what QEMU has gathered for it is given back."""
+        if self._machine.checkpointed and (self._parting is None or self._parting.done()):
+            self._count("renewed")
+            self._parting = asyncio.create_task(self._free(f"the standby is left for a fresh one: {reason}"))
+
+    async def _free(self, problem: str) -> None:
+        """End the checkpoints. What QEMU is asked comes after the word that nobody stands by."""
+        machine = self._machine
+        machine.peer_lost, machine.problem = True, problem
+        self._log.warning("goes_on_alone", reason=problem)
         self._changed()
         await self._do(qmp.CUT)
         await self._do(qmp.PEER_LOST)

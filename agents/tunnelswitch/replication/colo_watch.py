@@ -161,12 +161,14 @@ class MachineWatch:
         await self.protector.settle()
         while watched is self.running:
             self._wake.clear()
-            self.memory.look(watched.pid)
+            self.memory.look(watched.pid, checkpointed=self.machine.checkpointed)
             if not link.hung:  # a QEMU that owes answers is not asked more
                 try:
                     await self.look()
                     if not self.promoting:
                         await self.protector.keep()
+                        if self._options.renew and self.memory.worth_renewing:
+                            self.protector.peer.leave("its memory is needed back")
                 except LostError:
                     raise
                 except DriverError as error:

@@ -15,7 +15,7 @@ NAMESPACE = "tunnelswitch"
 BAD_MESSAGE_KINDS = ("not_json", "too_large", "version", "type", "invalid", "subject", "source")
 DRIVER_PROBLEM_KINDS = {
     "exec": ("notice_invalid", "notice_too_large", "notice_flood", "status_failed", "health_failed"),
-    "colo": ("refused", "sync_failed", "peer_lost", "qmp_failed", "output_failed", "memory"),
+    "colo": ("refused", "sync_failed", "peer_lost", "qmp_failed", "output_failed", "memory", "renewed"),
     "xen": (
         *("refused", "sync_failed", "peer_lost", "stream_ended", "receive_failed", "unasked_failover"),
         *("stale_removed", "xl_failed", "no_watch", "keeper_failed"),
