@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -311,5 +312,5 @@ class MachineWatch:
         self._complaint = error.problem
 
 
-def _but_sequence(seen: ServiceSeen) -> tuple[object, ...]:
-    return (seen.run, seen.role, seen.protection, seen.in_sync, seen.progress, seen.why, seen.left)
+def _but_sequence(seen: ServiceSeen) -> ServiceSeen:
+    return replace(seen, checkpoint_sequence=0)
