@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from tunnelswitch.core.actions import AllowOutput
 from tunnelswitch.core.certificate import Certificate
+from tunnelswitch.core.confirmed import Confirmed
 from tunnelswitch.core.facts import GroupRecord
 from tunnelswitch.core.gate import Gate
 from tunnelswitch.core.stamp import Stamp
@@ -31,16 +32,21 @@ class Alone:
     """
 
     def __init__(
-        self, gate: Gate, certificate: Certificate, services: Iterable[str], started_at: float, read_seconds: float
+        self,
+        gate: Gate,
+        certificate: Certificate,
+        confirmed: Confirmed,
+        services: Iterable[str],
+        started_at: float,
+        read_seconds: float,
     ) -> None:
         self._gate = gate
         self._certificate = certificate
+        self._confirmed = confirmed
         self._services = tuple(services)
         self._read_seconds = read_seconds
         self._claimed_at = started_at
         self._claimed_under: Stamp | None = None
-        self._confirmed: Stamp | None = None
-        self._confirmed_at = float("-inf")
         self._granted: tuple[int, str] | None = None
         self._told = False
 
@@ -48,10 +54,6 @@ class Alone:
         """A heartbeat says that every service has a standby in sync."""
         self._claimed_at, self._claimed_under = now, self._gate.stored
         self._granted = None
-
-    def confirms(self, stamp: Stamp, now: float) -> None:
-        """A leader-confirmed read found this stamp."""
-        self._confirmed, self._confirmed_at = stamp, now
 
     def is_known(self, record: GroupRecord) -> bool:
         """Can nobody take over? With several gateways our claim may have been taken into a record that we have not
@@ -88,5 +90,4 @@ class Alone:
         return True
 
     def _is_settled(self, record: GroupRecord) -> bool:
-        since = self._confirmed_at - self._read_seconds - self._claimed_at
-        return self._confirmed == record.stamp and since >= CLAIM_SECONDS
+        return self._confirmed.at(record.stamp) - self._read_seconds - self._claimed_at >= CLAIM_SECONDS

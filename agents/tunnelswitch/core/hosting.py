@@ -12,6 +12,7 @@ from tunnelswitch.core import events
 from tunnelswitch.core.actions import Action, Fence, Promote, Publish, ReadRecord
 from tunnelswitch.core.alone import Alone
 from tunnelswitch.core.certificate import Certificate
+from tunnelswitch.core.confirmed import NEVER, Confirmed
 from tunnelswitch.core.copies import Instance, confirm
 from tunnelswitch.core.facts import (
     Applied,
@@ -58,12 +59,14 @@ class HostedGroup:
         self._given_up: tuple[Stamp, str] | None = None
         self._stamp: Stamp | None = None
         self._stamp_at = 0.0
-        self._confirmed: Stamp | None = None
+        self._confirmed = Confirmed()
         self._read_at = 0.0
         self._peer_serving: Stamp | None = None
-        self._alone = Alone(gate, self.certificate, self.instances, member.started_at, READ_DEADLINE_SECONDS)
+        self._alone = Alone(
+            gate, self.certificate, self._confirmed, self.instances, member.started_at, READ_DEADLINE_SECONDS
+        )
         self.isolation = Isolation(member, gate, self._alone)
-        self.leftovers = Leftovers(member)
+        self.leftovers = Leftovers(member, self._confirmed)
         self._repeat_at = 0.0
         self._served: tuple[int, str] | None = None
         self._told: Applied | None = None
@@ -85,9 +88,7 @@ class HostedGroup:
         self.gate.receive(event, now)
         match event:
             case events.RecordRead() if event.group == self.group.name and event.record is not None:
-                self._confirmed = event.record.stamp
-                self._alone.confirms(event.record.stamp, now)
-                self.leftovers.confirms(event.record.stamp, now)
+                self._confirmed.found(event.record.stamp, now)
             case events.SwitchApplied() if event.group == self.group.name and event.stamp == self.latched:
                 self._repeat_at = now
             case Applied() | Proof() if event.group == self.group.name and self.record is not None:
@@ -257,7 +258,7 @@ class HostedGroup:
         return self._is_confirmed(record.stamp, now) and self.certificate.of(record, now) is not None
 
     def _is_confirmed(self, stamp: Stamp, now: float) -> bool:
-        if self._confirmed == stamp:
+        if self._confirmed.at(stamp) > NEVER:
             return True
         if now >= self._read_at:
             self._read_at = now + READ_DEADLINE_SECONDS

@@ -7,10 +7,10 @@ and while its active is not seen to live and to be within reach.
 
 from __future__ import annotations
 
+from tunnelswitch.core.confirmed import Confirmed
 from tunnelswitch.core.copies import Instance
 from tunnelswitch.core.facts import Bus, GroupRecord, Path
 from tunnelswitch.core.member import Member
-from tunnelswitch.core.stamp import Stamp
 
 # A record that does not name it must have been confirmed so long after it was left: what the active claimed of it until
 # then may still have been on its way into one.
@@ -20,21 +20,16 @@ LEFT_SECONDS = 5.0
 class Leftovers:
     """One group at one server site."""
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: Member, confirmed: Confirmed) -> None:
         self._member = member
-        self._confirmed: Stamp | None = None
-        self._confirmed_at = float("-inf")
-
-    def confirms(self, stamp: Stamp, now: float) -> None:
-        """A leader-confirmed read found this stamp."""
-        self._confirmed, self._confirmed_at = stamp, now
+        self._confirmed = confirmed
 
     def has(self, instance: Instance, record: GroupRecord, now: float) -> bool:
         """Is this copy of a group that is served elsewhere to be ended?"""
         left_at = instance.left_at
         if left_at is None or instance.seen.role != "standby" or record.in_sync:
             return False
-        if self._confirmed != record.stamp or self._confirmed_at < left_at + LEFT_SECONDS:
+        if self._confirmed.at(record.stamp) < left_at + LEFT_SECONDS:
             return False
         if record.active not in self._member.detector:
             return False
