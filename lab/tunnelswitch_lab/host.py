@@ -21,11 +21,16 @@ _BOOT_SECONDS = 30.0
 
 
 class Init:
-    """The init systems of both servers, as far as the service goes: what ended is started again after a second."""
+    """The init systems of both servers, as far as the service goes: what ended is started again after a second.
+
+    Attributes:
+        away: hosts that are lost.
+        started: copies of the service that were started again.
+    """
 
     def __init__(self, bed: Testbed) -> None:
         self._bed = bed
-        self.away: set[str] = set()  # hosts that are lost
+        self.away: set[str] = set()
         self.started = 0
 
     async def run(self) -> None:
@@ -33,11 +38,18 @@ class Init:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             for site in names.SERVERS:
-                if site not in self.away and not self._bed.find(f"service-{site}").alive:
-                    await asyncio.sleep(RESTART_SECONDS)
-                    if site not in self.away:
-                        await self._bed.start_standby(site)
-                        self.started += 1
+                if await self._has_ended(site, f"service-{site}"):
+                    await self._bed.start_standby(site)
+                    self.started += 1
+                if carries(self._bed.options) and await self._has_ended(site, f"carrier-{site}"):
+                    self._bed.start_again(f"carrier-{site}")
+
+    async def _has_ended(self, site: str, name: str) -> bool:
+        """Is it to be started? A host that is lost meanwhile starts nothing."""
+        if site in self.away or self._bed.find(name).alive:
+            return False
+        await asyncio.sleep(RESTART_SECONDS)
+        return site not in self.away and not self._bed.find(name).alive
 
 
 async def boot(bed: Testbed, name: str) -> None:

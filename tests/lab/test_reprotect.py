@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 PRIMARY = SERVERS[0]
 
 
-async def test_a_machine_gets_a_fresh_standby_when_t1_is_back(new_name: Callable[[], str]) -> None:
+async def test_a_machine_gets_a_fresh_standby_whatever_has_parted_the_pair(new_name: Callable[[], str]) -> None:
     bed = await Testbed.up(LabOptions(new_name(), workload="vm", checkpoint_interval_ms=100))
     init, view = Init(bed), View(bed)
     keeping: asyncio.Task[None] | None = None
@@ -38,6 +38,10 @@ async def test_a_machine_gets_a_fresh_standby_when_t1_is_back(new_name: Callable
         await bed.heal()
         await view.until(PRIMARY, 60, protected=True)
         assert init.started == 1, "the standby that was left has made room for a fresh one"
+        bed.find(f"carrier-{SERVERS[1]}").signal(9)
+        await netns.wait_for(unprotected, "the record says that nobody stands by", 20)
+        await view.until(PRIMARY, 60, protected=True)
+        assert init.started == 2
         assert bed.find(f"service-{PRIMARY}").pid == active
         assert [name for name, value in view.values.items() if "tunnelswitch_epoch{" in name and value != 1] == []
     finally:
