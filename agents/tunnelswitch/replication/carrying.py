@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +43,7 @@ _PIECE_BYTES = 128 << 10
 _CONNECT_SECONDS = 2.0
 # A peer that is gone says nothing. The agents are much quicker; this clears up after them (TCP_USER_TIMEOUT, tcp(7)).
 _GONE_MS = 10_000
+_CLEAR_UP_SECONDS = 1.0
 # A machine has one. Others are attempts that came to nothing, or strangers'.
 STREAMS_MAX = 4
 
@@ -135,7 +137,7 @@ class Carrier:
         with line:
             line.settimeout(None)
             self._log.info("sends", to=self._there)
-            self._run(machine, line, deflate, pass_on)
+            self._run(machine, line, Packer().run, pass_on)
 
     def _take_in(self, line: socket.socket) -> None:
         """The other site's carrier has a machine for our standby, if there is one that waits."""
@@ -147,7 +149,7 @@ class Carrier:
                 self._log.info("no_standby_waits", socket=str(self._into), error=error.strerror)
                 return
             self._log.info("takes_in", at=self._here)
-            self._run(machine, line, pass_on, inflate)
+            self._run(machine, line, pass_on, Unpacker().run)
 
     def _run(self, machine: socket.socket, line: socket.socket, out: Way, back: Way) -> None:
         """Both ways until either ends: then the whole stream is of no use to anybody."""
@@ -172,36 +174,49 @@ class Carrier:
         other.start()
         carry(out, machine, line)
         other.join()
+        # A standby takes over just now, and its machine needs the processor more than the system does its memory back.
+        time.sleep(_CLEAR_UP_SECONDS)
         self._log.info("stream_ended", reason=next(iter(reasons), "it was closed"))
 
 
-def deflate(source: socket.socket, sink: socket.socket) -> None:
-    """Send on what comes, compressed, and at once: QEMU waits for the answer to its last byte.
+class Packer:
+    """One stream's way out. What it remembers is freed with it."""
 
-    Raises:
-        OSError: one of the two is gone.
-    """
-    compressor = zstd.ZstdCompressor(options=_FAST)
-    piece = memoryview(bytearray(_PIECE_BYTES))
-    while count := source.recv_into(piece):
-        sink.sendall(compressor.compress(piece[:count], zstd.ZstdCompressor.FLUSH_BLOCK))
+    def __init__(self) -> None:
+        self._compressor = zstd.ZstdCompressor(options=_FAST)
+
+    def run(self, source: socket.socket, sink: socket.socket) -> None:
+        """Send on what comes, compressed, and at once: QEMU waits for the answer to its last byte.
+
+        Raises:
+            OSError: one of the two is gone.
+        """
+        piece = memoryview(bytearray(_PIECE_BYTES))
+        while count := source.recv_into(piece):
+            sink.sendall(self._compressor.compress(piece[:count], zstd.ZstdCompressor.FLUSH_BLOCK))
 
 
-def inflate(source: socket.socket, sink: socket.socket) -> None:
-    """The other way round; never more than a piece at a time, however small the bytes that it was made of.
+class Unpacker:
+    """One stream's way in."""
 
-    Raises:
-        OSError: one of the two is gone.
-        ZstdError: that is not what `deflate` made.
-    """
-    decompressor = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG})
-    piece = memoryview(bytearray(_PIECE_BYTES))
-    while count := source.recv_into(piece):
-        sink.sendall(decompressor.decompress(piece[:count], _PIECE_BYTES))
-        while not decompressor.needs_input:
-            if decompressor.eof:
-                return
-            sink.sendall(decompressor.decompress(b"", _PIECE_BYTES))
+    def __init__(self) -> None:
+        options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG}
+        self._decompressor = zstd.ZstdDecompressor(options=options)
+
+    def run(self, source: socket.socket, sink: socket.socket) -> None:
+        """Send on what was packed; never more than a piece at a time, however small the bytes that it was made of.
+
+        Raises:
+            OSError: one of the two is gone.
+            ZstdError: that is not what a Packer made.
+        """
+        piece = memoryview(bytearray(_PIECE_BYTES))
+        while count := source.recv_into(piece):
+            sink.sendall(self._decompressor.decompress(piece[:count], _PIECE_BYTES))
+            while not self._decompressor.needs_input:
+                if self._decompressor.eof:
+                    return
+                sink.sendall(self._decompressor.decompress(b"", _PIECE_BYTES))
 
 
 def pass_on(source: socket.socket, sink: socket.socket) -> None:

@@ -35,6 +35,8 @@ from tunnelswitch.replication.watching import wait_for
 QUIT_SECONDS = 0.3
 # A checkpoint that is not urgent is waited for if it comes within this: one more would be one more pause.
 PATIENT_MS = 500
+# QEMU tells when the machine runs. One that has not told by then is asked, again and again.
+_RESUMES_SECONDS = 0.05
 _SERVES_POLL_SECONDS = 0.001
 
 
@@ -143,13 +145,16 @@ class ColoDriver:
         """
         now = asyncio.get_running_loop().time
         # Sent together: nothing in an answer could change the next command, and every one costs a turn of QEMU's loop.
-        steps = (qmp.CUT, qmp.remove_object(self._options.mute_object), qmp.PEER_LOST)
+        # The mute goes last: taking over takes longer than that.
+        steps = (qmp.CUT, qmp.PEER_LOST, qmp.remove_object(self._options.mute_object))
+        self._watch.resumed.clear()
         answers = await asyncio.gather(
             *(self._watch.ask(step, limit_at - now()) for step in steps), return_exceptions=True
         )
         for answer in answers:
             if isinstance(answer, BaseException) and not isinstance(answer, RefusedError):
                 raise answer  # what is refused was done before; whether it serves is seen below
+        await wait_for(self._watch.resumed, _RESUMES_SECONDS)  # asked meanwhile, it would only be later
         while not running.ended.is_set():
             left = limit_at - now()
             colo, status = await asyncio.gather(

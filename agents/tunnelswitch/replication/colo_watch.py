@@ -72,6 +72,7 @@ class MachineWatch:
         self.running: WatchedRun | None = None
         self.link: QmpLink | None = None
         self.promoting = False
+        self.resumed = asyncio.Event()  # it was told that the machine runs
         self.commits = Committed()
         self.protector = Protector(self.machine, options, site, self.ask, self._changed, count)
         self.protector.peer.output_waits = self.output is not None
@@ -233,6 +234,8 @@ class MachineWatch:
     def _event(self, event: Mapping[str, Any]) -> None:
         checkpoint = self.machine.take_event(event, asyncio.get_running_loop().time())
         name = str(event.get("event"))
+        if name == qmp.RESUME:
+            self.resumed.set()
         if self.output is not None and name == qmp.STOP:
             self.output.stopped(qmp.event_nanoseconds(event))
         self.protector.peer.heard(name)
