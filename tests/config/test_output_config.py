@@ -92,15 +92,20 @@ CASES = {
         "services.pbx.colo.sites.primary.device: is missing, and rate_mbit is given; name the device that carries T1",
     ),
     "renewed without a limit": (
-        deployment("full", colo=COLO.replace("= 100", "= 100\nrenew = true", 1)),
+        deployment("none", "", COLO.replace("= 100", "= 100\nrenew = true", 1)),
         "services.pbx.colo.memory_limit_mb: is missing, and renew is asked for; give what QEMU must not exceed",
     ),
     "renewed and moved": (
-        deployment("full", colo=COLO.replace("= 100", "= 100\nmemory_limit_mb = 999\nrenew = true", 1)).replace(
+        deployment("none", "", COLO.replace("= 100", "= 100\nmemory_limit_mb = 999\nrenew = true", 1)).replace(
             'relief = "manual"', 'relief = "automatic"'
         ),
         'groups.voip.policy.relief: is "automatic", and services.pbx.colo.renew is true: '
         "both do away with what QEMU has gathered; choose one",
+    ),
+    "renewed while output waits": (
+        deployment("full", colo=COLO.replace("= 100", "= 100\nmemory_limit_mb = 999\nrenew = true", 1)),
+        "services.pbx.colo.renew: is true, and output waits for checkpoints: until the record says that nobody stands "
+        'by it would wait; use policy.relief = "automatic", which is shorter',
     ),
     "a carrier nowhere": (
         deployment("full", colo=COLO.replace("= 100", '= 100\ncarrier_directory = "run"', 1)),

@@ -51,6 +51,11 @@ def _check_service(key: str, name: str, service: Service, problems: Problems) ->
         _check_exec(f"{key}.exec", service.exec, problems)
     if service.colo is not None:
         _check_colo(f"{key}.colo", name, service.colo, problems)
+        if service.colo.renew and service.buffering != "none":
+            problem = (
+                "is true, and output waits for checkpoints: until the record says that nobody stands by it would wait"
+            )
+            problems.add(f"{key}.colo.renew", problem, 'use policy.relief = "automatic", which is shorter')
     if service.xen is not None:
         _check_xen(f"{key}.xen", service.xen, problems)
     check_output(key, service, problems)
