@@ -217,7 +217,7 @@ def test_a_drained_site_that_cannot_hand_over_may_be_undrained_and_its_standby_l
     assert world.moves == []
 
 
-@pytest.mark.parametrize(("period_seconds", "deadline_seconds"), [(0.1, 0.4), (0.75, 1.5), (30.0, 2.0)])
+@pytest.mark.parametrize(("period_seconds", "deadline_seconds"), [(0.08, 0.4), (0.4, 1.6), (30.0, 2.0)])
 def test_the_last_checkpoint_is_waited_for_as_long_as_checkpoints_take(
     period_seconds: float, deadline_seconds: float
 ) -> None:

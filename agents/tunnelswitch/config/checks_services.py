@@ -85,7 +85,7 @@ def _check_colo(key: str, service: str, colo: Colo, problems: Problems) -> None:
         remedy = "give the id of the object that keeps a standby silent, of letters, digits and _.-"
         problems.add(f"{key}.mute_object", f"{shown(colo.mute_object)} is not an id", remedy)
     _check_addresses(key, {name: site.migration_address for name, site in colo.sites.items()}, problems)
-    if colo.carrier_directory and not colo.carrier_directory.startswith("/"):
+    if colo.carrier_directory and (not colo.carrier_directory.startswith("/") or "\0" in colo.carrier_directory):
         problem = f"{shown(colo.carrier_directory)} is not an absolute path"
         problems.add(f"{key}.carrier_directory", problem, "give the directory's whole path")
     if colo.renew and not colo.memory_limit_mb:

@@ -23,10 +23,10 @@ from tunnelswitch.core.stamp import Stamp
 PREPARE_SECONDS = 2.0
 # Open vSwitch's cached flows go on for up to 2.4 ms after it says that it follows (docs/dataplane.md).
 TAIL_SECONDS = 0.003
-# Clients wait meanwhile: rather give up, and serve on. Where checkpoints are rarer the last one is given two of their
-# periods, for it begins after the gate has closed, and not every driver can make it begin at once.
+# Clients wait meanwhile: rather give up, and serve on. Where checkpoints are rarer four of their periods are given: not
+# every driver can make one begin at once, and the first may have begun before the gate was closed.
 LAST_SECONDS = 0.4
-LAST_PERIODS = 2
+LAST_PERIODS = 4
 # A driver keeps its deadline itself; so much later its answer is no longer waited for.
 ABANDON_SECONDS = 0.1
 
@@ -87,8 +87,11 @@ class HandingOver:
             waits = self.phase is Phase.PREPARING or self._closed_at is not None
             self._refuse("no checkpoint in time" if waits else "the gate does not close in time")
         if self.phase is Phase.PREPARING and not self._waiting:
-            self._enter(Phase.CLOSING, now + _last_seconds(instances))
-            self._ask_for_last(instances, now)
+            if why := self._against(instances):
+                self._refuse(why)
+            else:
+                self._enter(Phase.CLOSING, now + _last_seconds(instances))
+                self._ask_for_last(instances, now)
         if self.phase is Phase.CLOSING and closed:
             if self._closed_at is None:
                 self._closed_at = now
@@ -116,16 +119,23 @@ class HandingOver:
         urgent = self.phase is Phase.CLOSING
         self._request += 1
         self._waiting, self._taken = {}, {}
+        if why := self._against(instances):
+            self._refuse(why)
+            return
+        for instance in instances:
+            service, run = instance.seen.service, instance.seen.run
+            self._waiting[service] = run
+            self._actions.append(TakeCheckpoint(service, run, self._request, urgent, seconds))
+
+    def _against(self, instances: Iterable[Instance]) -> str:
+        """Why no checkpoint is worth asking for, or nothing."""
         for instance in instances:
             seen = instance.seen
             if seen.role != "active" or seen.protection is not Protection.PROTECTED:
-                self._refuse(f"{seen.service} is {seen.protection}")
-                return
+                return f"{seen.service} is {seen.protection}"
             if instance.may_be_another(self._since):
-                self._refuse(f"the standby of {seen.service} may be another one than the record says")
-                return
-            self._waiting[seen.service] = seen.run
-            self._actions.append(TakeCheckpoint(seen.service, seen.run, self._request, urgent, seconds))
+                return f"the standby of {seen.service} may be another one than the record says"
+        return ""
 
     def _refuse(self, why: str) -> None:
         """While nothing is closed the next wish begins anew; else this stamp is spent."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 import threading
 from typing import NoReturn
 
-import structlog
-
 from tunnelswitch.config import Deployment
-from tunnelswitch.errors import ConfigError
+from tunnelswitch.errors import ConfigError, DriverError
 from tunnelswitch.replication.carrying import Carrier
+
+RETRY_SECONDS = 1.0
 
 
 def carriers(deployment: Deployment, site: str) -> list[Carrier]:
@@ -36,19 +36,27 @@ def carriers(deployment: Deployment, site: str) -> list[Carrier]:
 
 
 def run_carriers(deployment: Deployment, site: str) -> NoReturn:
-    """Carry until a signal ends the process.
+    """Carry until a signal ends the process. A machine whose sockets cannot be made is tried again, and harms no other.
 
     Raises:
         ConfigError: nothing is to be carried here.
-        DriverError: a socket cannot be made.
     """
-    started = carriers(deployment, site)
+    waiting, started = carriers(deployment, site), list[Carrier]()
+    told: set[Carrier] = set()
     try:
-        for carrier in started:
-            carrier.start()
-        structlog.get_logger(__name__).info("started", machines=len(started))
         while True:
-            threading.Event().wait()
+            for carrier in tuple(waiting):
+                try:
+                    carrier.start()
+                except DriverError as error:
+                    if carrier not in told:
+                        carrier.log.error("not_carried", problem=error.diagnostics())
+                    told.add(carrier)
+                else:
+                    waiting.remove(carrier)
+                    started.append(carrier)
+                    carrier.log.info("carried")
+            threading.Event().wait(RETRY_SECONDS if waiting else None)
     finally:
         for carrier in started:
             carrier.close()

@@ -41,8 +41,16 @@ _FAST: dict[int, int] = {
 }
 _PIECE_BYTES = 128 << 10
 _CONNECT_SECONDS = 2.0
-# A peer that is gone says nothing. The agents are much quicker; this clears up after them (TCP_USER_TIMEOUT, tcp(7)).
-_GONE_MS = 10_000
+# A peer that is gone says nothing. The agents are much quicker; this clears up after them: some 10 s, whether anything
+# is on its way to it or not (tcp(7)).
+_LINE = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000),
+)
+_TRY_AGAIN_SECONDS = 0.1
 _CLEAR_UP_SECONDS = 1.0
 # A machine has one. Others are attempts that came to nothing, or strangers'.
 STREAMS_MAX = 4
@@ -62,31 +70,35 @@ class Carrier:
 
     def __init__(self, service: str, out: Path, into: Path, here: str, there: str) -> None:
         self._out, self._into, self._here, self._there = out, into, here, there
-        self._log = structlog.get_logger(__name__).bind(service=service)
+        self.log = structlog.get_logger(__name__).bind(service=service)
         self._places = threading.BoundedSemaphore(STREAMS_MAX)
         self._listeners: list[socket.socket] = []
+        self._closed = False
 
     def start(self) -> None:
-        """Take streams in, from QEMU and from the other site.
+        """Take streams in, from the other site and from QEMU.
 
         Raises:
-            DriverError: a socket cannot be made.
+            DriverError: a socket cannot be made; then nothing was done.
         """
-        for what, make, serve in (
-            (str(self._out), self._listen_here, self._send),
-            (self._here, self._listen_there, self._take_in),
-        ):
+        # T1 first: where another carrier runs it is taken, and that one's socket is left alone.
+        for what, make in ((self._here, self._listen_there), (str(self._out), self._listen_here)):
             try:
-                listener = make()
+                self._listeners.append(make())
             except OSError as error:
+                for listener in self._listeners:
+                    listener.close()
+                self._listeners.clear()
                 remedy = "is another carrier running, and is the address this host's?"
                 raise DriverError(f"nothing can be taken in at {what}: {error.strerror or error}", remedy) from None
-            self._listeners.append(listener)
+        for listener, serve in zip(self._listeners, (self._take_in, self._send), strict=True):
             threading.Thread(target=self._accept, args=(listener, serve), daemon=True).start()
 
     def close(self) -> None:
         """Take nothing in any more; streams under way end with the process."""
-        self._out.unlink(missing_ok=True)
+        self._closed = True
+        if self._listeners:
+            self._out.unlink(missing_ok=True)
         for listener in self._listeners:
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
@@ -98,6 +110,9 @@ class Carrier:
         before = os.umask(0o177)
         try:
             listener.bind(str(self._out))
+        except OSError:
+            listener.close()
+            raise
         finally:
             os.umask(before)
         listener.listen(STREAMS_MAX)
@@ -109,14 +124,17 @@ class Carrier:
         return socket.create_server((host, port), family=family, backlog=STREAMS_MAX)
 
     def _accept(self, listener: socket.socket, serve: Callable[[socket.socket], None]) -> None:
-        while True:
+        while not self._closed:
             try:
                 accepted, _ = listener.accept()
-            except OSError:
-                return  # closed
+            except OSError as error:
+                if not self._closed:  # out of descriptors, say: others may become free
+                    self.log.warning("not_taken_in", problem=error.strerror or str(error))
+                    time.sleep(_TRY_AGAIN_SECONDS)
+                continue
             if not self._places.acquire(blocking=False):
                 accepted.close()
-                self._log.warning("refused", problem=f"there are {STREAMS_MAX} streams already")
+                self.log.warning("refused", problem=f"there are {STREAMS_MAX} streams already")
                 continue
             threading.Thread(target=self._serve, args=(serve, accepted), daemon=True).start()
 
@@ -132,11 +150,11 @@ class Carrier:
         try:
             line = socket.create_connection(_endpoint(self._there), _CONNECT_SECONDS)
         except OSError as error:
-            self._log.info("no_carrier_there", address=self._there, error=error.strerror or str(error))
+            self.log.info("no_carrier_there", address=self._there, error=error.strerror or str(error))
             return
         with line:
             line.settimeout(None)
-            self._log.info("sends", to=self._there)
+            self.log.info("sends", to=self._there)
             self._run(machine, line, Packer().run, pass_on)
 
     def _take_in(self, line: socket.socket) -> None:
@@ -146,16 +164,15 @@ class Carrier:
             try:
                 machine.connect(str(self._into))
             except OSError as error:
-                self._log.info("no_standby_waits", socket=str(self._into), error=error.strerror)
+                self.log.info("no_standby_waits", socket=str(self._into), error=error.strerror)
                 return
-            self._log.info("takes_in", at=self._here)
+            self.log.info("takes_in", at=self._here)
             self._run(machine, line, pass_on, Unpacker().run)
 
     def _run(self, machine: socket.socket, line: socket.socket, out: Way, back: Way) -> None:
         """Both ways until either ends: then the whole stream is of no use to anybody."""
-        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _GONE_MS)
-        line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option in _LINE:
+            line.setsockopt(*option)
         reasons: list[str] = []
 
         def carry(way: Way, source: socket.socket, sink: socket.socket) -> None:
@@ -176,7 +193,7 @@ class Carrier:
         other.join()
         # A standby takes over just now, and its machine needs the processor more than the system does its memory back.
         time.sleep(_CLEAR_UP_SECONDS)
-        self._log.info("stream_ended", reason=next(iter(reasons), "it was closed"))
+        self.log.info("stream_ended", reason=next(iter(reasons), "it was closed"))
 
 
 class Packer:

@@ -43,9 +43,10 @@ class MemoryWatch:
 
     @property
     def worth_renewing(self) -> bool:
-        """Is the limit near, and is it checkpoints that brought it there?"""
-        before = self.resident_bytes if self._before_bytes is None else self._before_bytes
-        return self.near and self.resident_bytes - before >= WORTH * self.limit_bytes
+        """Is the limit near, and is it checkpoints that brought it there? Of a machine that was found protected that is
+        not known, and found out by beginning anew, once."""
+        before = self._before_bytes
+        return self.near and (before is None or self.resident_bytes - before >= WORTH * self.limit_bytes)
 
     def look(self, pid: int, *, checkpointed: bool) -> None:
         """Read what the process holds now; one that is gone holds nothing."""
@@ -54,7 +55,7 @@ class MemoryWatch:
             self.resident_bytes = int(columns[_RESIDENT]) * _PAGE_BYTES
         except (OSError, IndexError, ValueError):
             self.resident_bytes = 0
-        if not checkpointed or self._before_bytes is None:
+        if not checkpointed:
             self._before_bytes = self.resident_bytes
         near = bool(self.limit_bytes) and self.resident_bytes >= NEAR * self.limit_bytes
         if near and not self.near:

@@ -54,7 +54,7 @@ class PeerWatch:
         self._limit = options.timeout_seconds
         self._stall: asyncio.TimerHandle | None = None
         self._parting: asyncio.Task[None] | None = None
-        self._closed = False
+        self._closed = self._freed = False
         self.interval_ms = options.checkpoint_interval_ms
         self.output_waits = False
 
@@ -73,12 +73,13 @@ class PeerWatch:
             self._expect(held=event == qmp.STOP)
         elif event == qmp.COLO_EXIT:
             self.rest()
-            if self._machine.peer_lost:
+            if self._machine.peer_lost and not self._freed:
                 self._changed()
                 self._part("the connection to it ended")
 
     def expect_checkpoints(self) -> None:
         """Be on the watch for the next checkpoint, unless that is so already."""
+        self._freed = self._freed and self._machine.peer_lost
         if self._stall is None:
             self._expect(held=False)
 
@@ -124,13 +125,14 @@ class PeerWatch:
 
     def leave(self, reason: str) -> None:
         """Give up a standby that is well, for a fresh one: what QEMU has gathered for it is given back."""
-        if self._machine.checkpointed and (self._parting is None or self._parting.done()):
+        if self._machine.checkpointed and not self._closed and (self._parting is None or self._parting.done()):
+            self.rest()
             self._count("renewed")
             self._parting = asyncio.create_task(self._free(f"the standby is left for a fresh one: {reason}"))
 
     async def _free(self, problem: str) -> None:
         """End the checkpoints. What QEMU is asked comes after the word that nobody stands by."""
-        machine = self._machine
+        machine, self._freed = self._machine, True
         machine.peer_lost, machine.problem = True, problem
         self._log.warning("goes_on_alone", reason=problem)
         self._changed()

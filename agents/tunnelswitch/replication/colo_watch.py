@@ -169,7 +169,8 @@ class MachineWatch:
                     await self.look()
                     if not self.promoting:
                         await self.protector.keep()
-                        if self._options.renew and self.memory.worth_renewing:
+                        # A checkpoint that is waited for may be the last one of a planned move, which helps as well.
+                        if self._options.renew and self.memory.worth_renewing and not self.commits.awaited:
                             self.protector.peer.leave("its memory is needed back")
                 except LostError:
                     raise

@@ -42,6 +42,11 @@ class Committed:
     def __init__(self) -> None:
         self._wanted: set[Wanted] = set()
 
+    @property
+    def awaited(self) -> bool:
+        """Does anybody wait?"""
+        return bool(self._wanted)
+
     @contextlib.contextmanager
     def following(self, count: int) -> Iterator[Wanted]:
         """The next `count` to end; `last` is the last of them, and raises DriverError if there will be none."""
