@@ -40,6 +40,28 @@ def test_host_loss_moves_to_the_standby_and_back_comes_nothing(world: Story) -> 
     assert len(world.moves) == 1
 
 
+def test_when_an_active_has_just_gone_nobody_reads_for_a_second_and_then_all_do(
+    world: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit that would follow would wait for a read's mark; here none follows, for one voter is no majority."""
+    reads: list[tuple[float, str]] = []
+    read = world.store.read
+    monkeypatch.setattr(
+        world.store, "read", lambda site, *rest: (reads.append((world.now, site)), read(site, *rest))[1]
+    )
+    world.kill("secondary")
+    world.run(3.0)
+    lost_at = world.now
+    world.lose_host("primary")
+    world.run(4.0)
+    noticed_at = lost_at + 0.1
+    soon = [who for at, who in reads if noticed_at <= at < noticed_at + 0.8]
+    later = {who for at, who in reads if noticed_at + 0.8 <= at}
+    assert soon == []
+    assert {"gateway"} <= later
+    assert len([at for at, _ in reads if at > lost_at + 2.0]) > 2
+
+
 def test_service_crash_is_a_proof_and_needs_no_silence(world: Story) -> None:
     crashed_at = world.now
     world.service.crash("primary")

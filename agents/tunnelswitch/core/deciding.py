@@ -71,6 +71,7 @@ class GroupDecider:
         self._sayings = Sayings(gate.site, self.group.name)
         self._counter = 0
         self._reads_failed = 0
+        self._unread = False
         self._reconcile_at = 0.0
         self._asked_at = float("-inf")
         self._move: Move | None = None
@@ -335,7 +336,10 @@ class GroupDecider:
     def _reconcile(self, now: float) -> None:
         """Algorithm 1 says "repeat": events make it fast, this makes it right."""
         self._reconcile_at = now + RECONCILE_SECONDS
-        self.kept.want_read()
+        # A commit that may be about to follow is not made to wait for the mark of a read; the next time it is read.
+        self._unread = self.record is not None and not self._unread and bool(self.evidence.down(self.record, now))
+        if not self._unread:
+            self.kept.want_read()
         if self.record is None:
             return
         self._actions.append(PinLeader((self.record.active,)))

@@ -184,9 +184,16 @@ class Member:
         if self._urgent or now >= self._beat_at:
             actions.append(Publish(self._heartbeat(now)))
         if now >= self._poll_at:
-            self._poll_at = now + POLL_SECONDS
-            actions.extend(ReadRecord(name, READ_DEADLINE_SECONDS) for name in self.groups)
+            self._poll_at = self._poll_not_before(now)
+            if now >= self._poll_at:
+                self._poll_at = now + POLL_SECONDS
+                actions.extend(ReadRecord(name, READ_DEADLINE_SECONDS) for name in self.groups)
         return actions
+
+    def _poll_not_before(self, now: float) -> float:
+        """When an active has just gone a commit follows, and a read would be in its way for a round trip."""
+        gone = (self.detector.down_since(record.active) for record in self.records.values())
+        return max((since + POLL_SECONDS for since in gone if since is not None), default=now)
 
     def _heartbeat(self, now: float) -> Heartbeat:
         interval = self.timing.interval_seconds
