@@ -178,7 +178,8 @@ class Testbed:
         await self.stop_service()
         chosen = workload or self.options.workload
         if chosen == "vm":
-            await virtual.start(self.layout, self.spawn, held=(buffering or self.options.buffering) != "none")
+            held = (buffering or self.options.buffering) != "none"
+            await virtual.start(self.layout, self.spawn, held=held, carried=carries(self.options))
             return
         if chosen == "xen":
             await machines.start(self.layout, self.spawn)
@@ -193,7 +194,8 @@ class Testbed:
         """Start a fresh copy of the service at a server site, as a standby. Raises LabError if it does not start."""
         server, options = self.layout.site(site), self.options
         if options.workload == "vm":
-            return await virtual.start_standby(self.layout, server, self.spawn, held=self.options.buffering != "none")
+            kinds = {"held": options.buffering != "none", "carried": carries(options)}
+            return await virtual.start_standby(self.layout, server, self.spawn, **kinds)
         interval_ms, priority = options.checkpoint_interval_ms, options.realtime_priority
         return await service.start_copy(self.layout, server, self.spawn, interval_ms, priority, standby=True)
 

@@ -24,19 +24,21 @@ from tunnelswitch_lab.procs import Proc
 READY = "service: ready"
 # T1 goes through the userspace switch, whose packet sockets hold some 90 packets: a checkpoint sent as one burst would
 # lose a part of itself there, and wait 200 ms for the retransmission. These hold for the site's namespace (tcp(7)).
+# Carriers send in no bursts, and far sites need the room.
 _TCP = {"tcp_rmem": "4096 65536 98304", "tcp_rto_min_us": "10000"}
+_TCP_CARRIED = {"tcp_rmem": "4096 131072 4194304", "tcp_rto_min_us": "10000"}
 _BOOT_SECONDS = 60.0
 _START_SECONDS = 10.0
 _TOOL_SECONDS = 5.0
 
 
-async def start(layout: Layout, spawn: Callable[..., Proc], *, held: bool = False) -> None:
-    """Start both copies and return when the active's service is up. `held`: an agent stands between them and br-svc.
-    Raises LabError if one does not start."""
+async def start(layout: Layout, spawn: Callable[..., Proc], *, held: bool = False, carried: bool = False) -> None:
+    """Start both copies and return when the active's service is up. `held`: an agent stands between them and br-svc;
+    `carried`: carriers between them and T1. Raises LabError if one does not start."""
     qemu, made = await asyncio.to_thread(lambda: (qemu_command(), image()))
     started = []
     for server in layout.servers:
-        await plug(server, server.migration_address, held=held)
+        await plug(server, server.migration_address, held=held, carried=carried)
         started.append(await start_copy(layout, server, spawn, qemu, made, standby=server.name != names.SERVERS[0]))
     console = layout.console(names.SERVERS[0])
 
@@ -86,14 +88,16 @@ async def start_copy(
     return proc
 
 
-async def start_standby(layout: Layout, server: Site, spawn: Callable[..., Proc], *, held: bool = False) -> Proc:
+async def start_standby(
+    layout: Layout, server: Site, spawn: Callable[..., Proc], *, held: bool = False, carried: bool = False
+) -> Proc:
     """Start a fresh QEMU that waits to be given the machine's state. Raises LabError if it does not start."""
     qemu, made = await asyncio.to_thread(lambda: (qemu_command(), image()))
-    await plug(server, server.migration_address, held=held)
+    await plug(server, server.migration_address, held=held, carried=carried)
     return await start_copy(layout, server, spawn, qemu, made, standby=True)
 
 
-async def plug(server: Site, address: str, *, held: bool = False) -> None:
+async def plug(server: Site, address: str, *, held: bool = False, carried: bool = False) -> None:
     """Give the host its two ends: the machine's card on br-svc, and an address of its own on T1."""
     async with netns.netlink(server.service_namespace) as ip:
         await ip.link("set", index=await netns.index_of(ip, "eth0"), state="down")
@@ -104,7 +108,7 @@ async def plug(server: Site, address: str, *, held: bool = False) -> None:
         index = await netns.set_up(ip, "br-t1", mtu=names.INNER_MTU)
         await ip.addr("replace", index=index, address=address, prefixlen=24)
     with netns.entered(server.namespace):
-        for name, value in _TCP.items():
+        for name, value in (_TCP_CARRIED if carried else _TCP).items():
             with contextlib.suppress(FileNotFoundError):  # an older kernel waits longer, and that is all
                 (Path("/proc/sys/net/ipv4") / name).write_text(value)
     other = names.TAP if held else names.HOLD_PORT
