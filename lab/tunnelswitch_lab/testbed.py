@@ -179,7 +179,7 @@ class Testbed:
         chosen = workload or self.options.workload
         if chosen == "vm":
             held = (buffering or self.options.buffering) != "none"
-            await virtual.start(self.layout, self.spawn, held=held, carried=carries(self.options))
+            await virtual.start(self.layout, self.spawn, held=held, carried=self.options.compress)
             return
         if chosen == "xen":
             await machines.start(self.layout, self.spawn)
