@@ -270,7 +270,7 @@ def test_strangers_do_not_crowd_a_machine_out_for_ever(sites: Sites) -> None:
 
 def test_a_second_carrier_leaves_the_first_one_alone(sites: Sites) -> None:
     second = Carrier("vm", sites.path("one-out"), sites.path("one-in"), sites.here, sites.there)
-    with pytest.raises(DriverError, match="another carrier"):
+    with pytest.raises(DriverError, match="already in use"):
         second.start()
     second.close()
     sites.stream()
