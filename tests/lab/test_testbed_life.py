@@ -74,9 +74,10 @@ def test_down_after_up_was_killed_in_the_middle(step: str, new_name: Names, comm
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_up_cleans_up_itself(number: signal.Signals, new_name: Names) -> None:
+    """Also where a script has started it in the background, which makes it ignore SIGINT."""
     layout = Layout(new_name())
     program = Path(sys.executable).with_name("tunnelswitch-lab")
-    arguments = [program, "up", "--no-agents", "--name", layout.name]
+    arguments = ["env", "--ignore-signal=INT", program, "up", "--no-agents", "--name", layout.name]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as up:
         assert up.stdout is not None
         for line in up.stdout:
