@@ -43,7 +43,7 @@ def protected_by(workload: str, checkpoint_interval_ms: float | None) -> tuple[s
 
 def finish(work: Coroutine[Any, Any, T]) -> T:
     """Run it to its end; an interrupt or a SIGTERM lets it clean up, and then ends the program with status 130."""
-    # asyncio turns SIGINT into a cancellation, and that cleans up, unless a script's `&` has made us ignore it; a polite
+    # asyncio turns SIGINT into a cancellation, and that cleans up, unless a script's `&` made us ignore it. A polite
     # end deserves the same.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
