@@ -70,12 +70,13 @@ def switcher(config: ConfigOption, site: SiteOption) -> None:
 @app.command()
 def carry(config: ConfigOption, site: SiteOption) -> None:
     """Carry the checkpoints of a site's virtual machines over T1, compressed, until SIGTERM."""
-    _end_quietly_on_signals()
+    from tunnelswitch.processes.carry import ENDS, run_carriers
+
+    # Before there is any thread: one without this mask would take the signal, and the main thread wait on.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
     deployment = load(config)
     known_site(deployment, site)
     set_up_logs_for("carry", site)
-    from tunnelswitch.processes.carry import run_carriers
-
     run_carriers(deployment, site)
 
 

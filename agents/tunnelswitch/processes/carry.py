@@ -5,14 +5,14 @@ A process of its own, with a life of its own: agents come and go while a machine
 
 from __future__ import annotations
 
-import threading
-from typing import NoReturn
+import signal
 
 from tunnelswitch.config import Deployment
 from tunnelswitch.errors import ConfigError, DriverError
 from tunnelswitch.replication.carrying import Carrier
 
 RETRY_SECONDS = 1.0
+ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
 def carriers(deployment: Deployment, site: str) -> list[Carrier]:
@@ -35,28 +35,28 @@ def carriers(deployment: Deployment, site: str) -> list[Carrier]:
     return found
 
 
-def run_carriers(deployment: Deployment, site: str) -> NoReturn:
-    """Carry until a signal ends the process. A machine whose sockets cannot be made is tried again, and harms no other.
+def run_carriers(deployment: Deployment, site: str) -> None:
+    """Carry until SIGTERM or SIGINT, which every thread blocks. A machine whose sockets cannot be made is tried again,
+    and harms no other.
 
     Raises:
         ConfigError: nothing is to be carried here.
     """
     waiting, started = carriers(deployment, site), list[Carrier]()
     told: set[Carrier] = set()
-    try:
-        while True:
-            for carrier in tuple(waiting):
-                try:
-                    carrier.start()
-                except DriverError as error:
-                    if carrier not in told:
-                        carrier.log.error("not_carried", problem=error.diagnostics())
-                    told.add(carrier)
-                else:
-                    waiting.remove(carrier)
-                    started.append(carrier)
-                    carrier.log.info("carried")
-            threading.Event().wait(RETRY_SECONDS if waiting else None)
-    finally:
-        for carrier in started:
-            carrier.close()
+    while True:
+        for carrier in tuple(waiting):
+            try:
+                carrier.start()
+            except DriverError as error:
+                if carrier not in told:
+                    carrier.log.error("not_carried", problem=error.diagnostics())
+                told.add(carrier)
+            else:
+                waiting.remove(carrier)
+                started.append(carrier)
+                carrier.log.info("carried")
+        if (signal.sigtimedwait(ENDS, RETRY_SECONDS) if waiting else signal.sigwait(ENDS)) is not None:
+            break
+    for carrier in started:
+        carrier.close()
