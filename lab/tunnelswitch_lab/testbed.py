@@ -194,8 +194,8 @@ class Testbed:
         """Start a fresh copy of the service at a server site, as a standby. Raises LabError if it does not start."""
         server, options = self.layout.site(site), self.options
         if options.workload == "vm":
-            kinds = {"held": options.buffering != "none", "carried": carries(options)}
-            return await virtual.start_standby(self.layout, server, self.spawn, **kinds)
+            held = options.buffering != "none"
+            return await virtual.start_standby(self.layout, server, self.spawn, held=held, carried=carries(options))
         interval_ms, priority = options.checkpoint_interval_ms, options.realtime_priority
         return await service.start_copy(self.layout, server, self.spawn, interval_ms, priority, standby=True)
 

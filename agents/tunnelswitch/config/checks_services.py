@@ -72,22 +72,18 @@ def _check_exec(key: str, hooks: Exec, problems: Problems) -> None:
             problems.add(f"{key}.{field}", problem, "name the program by its whole path; no shell and no PATH is used")
         if any("\0" in part for part in command):
             problems.add(f"{key}.{field}", "holds a NUL character", "remove it")
-    socket = hooks.notify_socket
-    if socket and (not socket.startswith("/") or "\0" in socket):
-        problems.add(f"{key}.notify_socket", f"{shown(socket)} is not an absolute path", "give the socket's whole path")
+    if hooks.notify_socket:
+        _check_path(f"{key}.notify_socket", hooks.notify_socket, "socket", problems)
 
 
 def _check_colo(key: str, service: str, colo: Colo, problems: Problems) -> None:
-    socket = colo.qmp_socket
-    if not socket.startswith("/") or "\0" in socket:
-        problems.add(f"{key}.qmp_socket", f"{shown(socket)} is not an absolute path", "give the socket's whole path")
+    _check_path(f"{key}.qmp_socket", colo.qmp_socket, "socket", problems)
     if not values.is_server_name(colo.mute_object):
         remedy = "give the id of the object that keeps a standby silent, of letters, digits and _.-"
         problems.add(f"{key}.mute_object", f"{shown(colo.mute_object)} is not an id", remedy)
     _check_addresses(key, {name: site.migration_address for name, site in colo.sites.items()}, problems)
-    if colo.carrier_directory and (not colo.carrier_directory.startswith("/") or "\0" in colo.carrier_directory):
-        problem = f"{shown(colo.carrier_directory)} is not an absolute path"
-        problems.add(f"{key}.carrier_directory", problem, "give the directory's whole path")
+    if colo.carrier_directory:
+        _check_path(f"{key}.carrier_directory", colo.carrier_directory, "directory", problems)
     if colo.renew and not colo.memory_limit_mb:
         problems.add(f"{key}.memory_limit_mb", "is missing, and renew is asked for", "give what QEMU must not exceed")
     for name, site in colo.sites.items():
@@ -107,9 +103,7 @@ def _check_colo(key: str, service: str, colo: Colo, problems: Problems) -> None:
 
 
 def _check_xen(key: str, xen: Xen, problems: Problems) -> None:
-    socket = xen.keeper_socket
-    if not socket.startswith("/") or "\0" in socket:
-        problems.add(f"{key}.keeper_socket", f"{shown(socket)} is not an absolute path", "give the socket's whole path")
+    _check_path(f"{key}.keeper_socket", xen.keeper_socket, "socket", problems)
     if xen.guest and not values.is_server_name(xen.guest):
         remedy = "give the guest's name in xl list, of letters, digits and _.-"
         problems.add(f"{key}.guest", f"{shown(xen.guest)} is not a guest's name", remedy)
@@ -118,6 +112,11 @@ def _check_xen(key: str, xen: Xen, problems: Problems) -> None:
         problem = f"{xen.silence_seconds:g} is no longer than a checkpoint may take"
         problems.add(f"{key}.silence_seconds", problem, f"give more than interval and stall together, {longest:g}")
     _check_addresses(key, {name: site.migration_address for name, site in xen.sites.items()}, problems)
+
+
+def _check_path(key: str, path: str, what: str, problems: Problems) -> None:
+    if not path.startswith("/") or "\0" in path:
+        problems.add(key, f"{shown(path)} is not an absolute path", f"give the {what}'s whole path")
 
 
 def _check_addresses(key: str, addresses: dict[str, str], problems: Problems) -> None:

@@ -140,6 +140,10 @@ class Colo(_Table, frozen=True):
     memory_limit_mb: Annotated[int, Meta(ge=0, le=2**24, description="a whole number from 0 to 16777216")] = 0
     renew: bool = False
 
+    def peer_of(self, site: str) -> ColoSite:
+        """The other one of the two sites."""
+        return next(there for name, there in self.sites.items() if name != site)
+
     def carrier_sockets(self, service: str, site: str) -> tuple[Path, Path]:
         """Between QEMU and `tunnelswitch carry`: out of the machine, and into it."""
         directory = Path(self.carrier_directory)
@@ -149,7 +153,7 @@ class Colo(_Table, frozen=True):
         """Where QEMU at `site` sends its checkpoints: the peer on T1, or the carrier beside it."""
         if self.carrier_directory:
             return f"unix:{self.carrier_sockets(service, site)[0]}"
-        return next(f"tcp:{there.migration_address}" for name, there in self.sites.items() if name != site)
+        return f"tcp:{self.peer_of(site).migration_address}"
 
     def incoming_uri(self, service: str, site: str) -> str:
         """Where QEMU at `site` takes checkpoints in."""

@@ -26,9 +26,8 @@ def carriers(deployment: Deployment, site: str) -> list[Carrier]:
         colo = service.colo
         if colo is None or not colo.carrier_directory or site not in colo.sites:
             continue
-        there = next(other for at, other in colo.sites.items() if at != site)
-        sockets = colo.carrier_sockets(name, site)
-        found.append(Carrier(name, *sockets, colo.sites[site].migration_address, there.migration_address))
+        ends = (colo.sites[site].migration_address, colo.peer_of(site).migration_address)
+        found.append(Carrier(name, *colo.carrier_sockets(name, site), *ends))
     if not found:
         remedy = "give the machine's table [services.NAME.colo] a carrier_directory, or do not run this here"
         raise ConfigError("services", f"none has checkpoints that {site} carries", remedy)
@@ -42,7 +41,8 @@ def run_carriers(deployment: Deployment, site: str) -> None:
     Raises:
         ConfigError: nothing is to be carried here.
     """
-    waiting, started = carriers(deployment, site), list[Carrier]()
+    found = carriers(deployment, site)
+    waiting = list(found)
     told: set[Carrier] = set()
     while True:
         for carrier in tuple(waiting):
@@ -54,9 +54,8 @@ def run_carriers(deployment: Deployment, site: str) -> None:
                 told.add(carrier)
             else:
                 waiting.remove(carrier)
-                started.append(carrier)
                 carrier.log.info("carried")
         if (signal.sigtimedwait(ENDS, RETRY_SECONDS) if waiting else signal.sigwait(ENDS)) is not None:
             break
-    for carrier in started:
+    for carrier in found:
         carrier.close()

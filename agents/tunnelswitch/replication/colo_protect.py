@@ -54,7 +54,7 @@ class Protector:
         self._machine, self._options = machine, options
         self._here: ColoSite = options.sites[site]
         self._incoming = options.incoming_uri(machine.service, site)
-        self._there: ColoSite = next(there for name, there in options.sites.items() if name != site)
+        self._there = options.peer_of(site)
         self._ask, self._changed, self._count = ask, changed, count
         self._log = structlog.get_logger(__name__).bind(service=machine.service, site=site)
         self._limit = options.timeout_seconds
