@@ -175,7 +175,8 @@ def test_a_failover_over_a_distance(new_name: Callable[[], str], tmp_path: Path)
     assert (place["name"], place["shaping"]) == ("national", summary["shaping"])
     for row in place["failover"]:
         assert (row["runs"], row["problems"]) == (1, []), done.stdout + done.stderr
-        # The commit and the first packet are a round trip each, whatever the machine does.
+        # Whatever the machine does, the commit is a round trip, and the first answer has one way to come at least: a
+        # client's packet may be there already when the promoted copy begins.
         assert row["phases_seconds"]["decide and commit"] > 0.018
-        assert row["phases_seconds"]["first packet"] > 0.018
+        assert row["phases_seconds"]["first packet"] > 0.009
     assert (tmp_path / "table.md").read_text() in done.stdout
