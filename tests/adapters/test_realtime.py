@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 
 SHOW = """
-import gc, json, os, re, sys
+import ctypes, gc, json, os, platform, re, sys
 {before}
 from tunnelswitch.adapters.realtime import prepare
 refused = prepare(**json.loads(sys.argv[1]))
 status = open("/proc/self/status").read()
+GETATTR = {{"x86_64": 315, "aarch64": 275, "riscv64": 275}}
+def attributes():
+    number, found = GETATTR.get(platform.machine()), (ctypes.c_uint32 * 12)()
+    if number is not None and ctypes.CDLL(None).syscall(number, 0, found, 48, 0) != 0:
+        raise OSError("sched_getattr")
+    return {{"nice": ctypes.c_int32(found[4]).value, "slice_us": found[6] // 1000}}
+ours = attributes()
+reader, writer = os.pipe()
 child = os.fork()
 if child == 0:
+    os.write(writer, json.dumps(attributes()).encode())
     os._exit(os.sched_getscheduler(0))
 print(json.dumps({{
     "refused": refused,
     "policy": os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK,
     "priority": os.sched_getparam(0).sched_priority,
     "child_policy": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]),
+    **ours,
+    "child_slice_us": json.loads(os.read(reader, 100))["slice_us"],
     "locked_kb": int(re.search(r"VmLck:\\s+(\\d+)", status)[1]),
     "slack_ns": int(open("/proc/self/timerslack_ns").read()),
     "frozen": gc.get_freeze_count(),
@@ -33,6 +45,10 @@ for limit in (resource.RLIMIT_MEMLOCK, resource.RLIMIT_RTPRIO):
 import tunnelswitch.adapters.realtime
 os.setuid(65534)
 """
+
+
+# A slice of one's own: since Linux 6.12, and the ordinary one is then told as well.
+SLICES = tuple(map(int, platform.release().split(".")[:2])) >= (6, 12) and platform.machine() in ("x86_64", "aarch64")
 
 
 def run(before: str = "", **options: object) -> tuple[dict[str, object], str]:
@@ -56,6 +72,18 @@ def test_nothing_asked_for_leaves_the_scheduler_alone() -> None:
     got, _ = run()
     assert (got["policy"], got["locked_kb"], got["slack_ns"]) == (0, 0, 1000)
     assert got["threshold"] == 50_000
+
+
+def test_a_short_slice_is_passed_on_and_leaves_the_nice_value_alone() -> None:
+    ordinary, _ = run("os.nice(3)")
+    got, log = run("os.nice(3)", slice_seconds=0.00025)
+    assert (got["refused"], log, got["policy"], got["nice"]) == ([], "", 0, 3)
+    assert got["slice_us"] == got["child_slice_us"] == (250 if SLICES else ordinary["slice_us"])
+
+
+def test_who_was_put_under_another_policy_stays_there() -> None:
+    got, log = run("os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))", slice_seconds=0.0001)
+    assert (got["refused"], log, got["policy"]) == ([], "", 3)
 
 
 def test_what_is_refused_costs_one_line() -> None:

@@ -32,7 +32,7 @@ def test_defaults() -> None:
     text = re.sub(r"(?m)^voters.*\n", "", text)
     deployment = parse(text, "test.toml")
     assert deployment.core_groups()[0].voters == ("primary", "secondary", "gateway")
-    assert deployment.runtime.realtime_priority == 0
+    assert (deployment.runtime.slice_seconds, deployment.runtime.realtime_priority) == (0.0001, 0)
 
 
 def test_the_floor_holds_the_window_up() -> None:

@@ -109,6 +109,10 @@ CASES = {
         changed("multiplier = 3", "multiplier = 1"),
         "detection.multiplier: is 1; give a whole number from 2 to 50",
     ),
+    "a slice too long": (
+        changed("slice_seconds = 0.0001", "slice_seconds = 1"),
+        "runtime.slice_seconds: is 1; give seconds from 0 to 0.1",
+    ),
     "fence too soon": (
         changed("fence_after_seconds = 1.0", "fence_after_seconds = 0.05"),
         "detection.fence_after_seconds: 0.05 is shorter than the detection window of 0.06 s; "

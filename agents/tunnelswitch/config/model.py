@@ -250,6 +250,7 @@ class Detection(_Table, frozen=True):
 class Runtime(_Table, frozen=True):
     """`[runtime]`: what the agents ask of the kernel."""
 
+    slice_seconds: Annotated[float, Meta(ge=0, le=0.1, description="seconds from 0 to 0.1")] = 0.0001
     realtime_priority: Annotated[int, Meta(ge=0, le=99, description="a whole number from 0 to 99")] = 0
     lock_memory: bool = False
 

@@ -180,7 +180,11 @@ class Frame:
             ready: what else is missing, one line each.
         """
         runtime = self.deployment.runtime
-        realtime.prepare(priority=runtime.realtime_priority, lock_memory=runtime.lock_memory)
+        realtime.prepare(
+            slice_seconds=runtime.slice_seconds,
+            priority=runtime.realtime_priority,
+            lock_memory=runtime.lock_memory,
+        )
         pump = self._pump = Pump(machine, executor.perform, observe=self._observe)
         executor.connect(pump.post)
         self.metrics.pull("refused_actions", lambda: executor.refused)
