@@ -57,7 +57,12 @@ def render(layout: Layout, options: LabOptions) -> str:
             fence_after_seconds=min(3600.0, max(FENCE_AFTER_SECONDS, 2 * window_seconds)),
             unanswered_seconds=UNANSWERED_SECONDS[options.workload] + _held_seconds(options),
         ),
-        table("runtime", realtime_priority=options.realtime_priority, lock_memory=False),
+        table(
+            "runtime",
+            slice_seconds=options.slice_seconds,
+            realtime_priority=options.realtime_priority,
+            lock_memory=False,
+        ),
     ]
     return "\n".join(tables)
 

@@ -281,6 +281,7 @@ def _conclude(
     last = series[-1][0]
     environment |= {
         "scheduling": {
+            "agents_slice_seconds": options.lab.slice_seconds,
             "agents_fifo_priority": options.lab.realtime_priority,
             "probe_fifo_priority": last.probe_summary.get("realtime_priority"),
             "caller_fifo_priority": last.client_summary.get("realtime_priority"),

@@ -6,12 +6,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunnelswitch.config import Runtime
+
 WORKLOADS = ("process", "vm")  # `tunnelswitch-lab xen` has one of its own
 CHECKPOINT_INTERVALS_MS = {"process": 25.0, "vm": 100.0}
 # What the service and the `colo` driver take.
 _CHECKPOINT_RANGES_MS = {"process": (1, 60_000), "vm": (10, 60_000)}
 DEFAULT_REALTIME_PRIORITY = 10
 CALM_SECONDS = 2.5
+SLICE_SECONDS = Runtime().slice_seconds
 BUFFERINGS = ("none", "full", "realtime")
 
 _DETECT = re.compile(r"(\d+(?:\.\d+)?)x(\d+)")
@@ -28,7 +31,7 @@ class LabOptions:
     `realtime_priority` is 0 for the ordinary scheduler, or 1 to 99 for SCHED_FIFO in the agents. `tls`: on the bus, to
     the nodes and between them. `failback_after_seconds`: after that the group goes back to the primary by itself.
     `bridge` is where the agents switch the client tunnels; the clients are on br-svc. `compress`: a virtual machine's
-    checkpoints go through carriers.
+    checkpoints go through carriers. `slice_seconds`: the agents' time slice; 0: the ordinary one.
     """
 
     name: str = "lab"
@@ -42,6 +45,7 @@ class LabOptions:
     buffering: str = "none"
     bridge: str = "br-svc"
     compress: bool = True
+    slice_seconds: float = SLICE_SECONDS
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,7 @@ from tunnelswitch_lab.cli.common import (
 )
 from tunnelswitch_lab.options import (
     DEFAULT_REALTIME_PRIORITY,
+    SLICE_SECONDS,
     WORKLOADS,
     LabError,
     LabOptions,
@@ -32,6 +34,8 @@ from tunnelswitch_lab.options import (
     parse_detect,
 )
 from tunnelswitch_lab.testbed import check_machine, usable_layout
+
+SLICE_US = round(SLICE_SECONDS * 1e6)
 
 
 @app.command()
@@ -66,6 +70,7 @@ def run_series(
     buffering: Buffering = "none",
     compress: Compress = True,
     realtime: Annotated[bool, typer.Option("--realtime/--no-realtime", help="SCHED_FIFO for all of ours")] = False,
+    slice_us: Annotated[int, typer.Option(min=0, max=100_000, help="the agents' time slice; 0: ordinary")] = SLICE_US,
     keep_failed: Annotated[bool, typer.Option("--keep-failed", help="stop at a failed run, leave the lab up")] = False,
 ) -> None:
     """Inject a fault, measure what the clients saw, and write it all down."""
@@ -77,6 +82,7 @@ def run_series(
     priority = DEFAULT_REALTIME_PRIORITY if realtime else 0
     held = check_buffering(workload, buffering)
     lab = LabOptions(name, interval_seconds, multiplier, priority, *protected, tls, buffering=held, compress=compress)
+    lab = replace(lab, slice_seconds=slice_us / 1e6)
     from tunnelswitch_lab.experiment import run_experiment  # measuring needs much that up and down do not
 
     finish(run_experiment(RunOptions(lab, fault, out, runs, keep_failed)))
