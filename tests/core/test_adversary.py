@@ -11,7 +11,7 @@ import pytest
 from stories import SERVICE, SWITCHER, TWO_GATEWAYS, Story, in_good_times
 
 from tunnelswitch.core import events, facts
-from tunnelswitch.core.evidence import PATH_DOWN_SECONDS
+from tunnelswitch.core.concluding import PATH_DOWN_SECONDS
 from tunnelswitch.core.facts import Path, Reason
 from tunnelswitch.core.keeping import RecordKeeper
 from tunnelswitch.core.stamp import Stamp

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from stories import SERVICE, SWITCHER, TWO_GATEWAYS, Story, in_good_times
 
-from tunnelswitch.core import evidence
+from tunnelswitch.core import concluding
 from tunnelswitch.core.events import ClientsSeen
 from tunnelswitch.core.facts import Path, Reason
 from tunnelswitch_lab.simulator.names import switcher_at
@@ -108,7 +108,7 @@ def test_a_person_may_move_it() -> None:
 
 def test_a_path_that_is_down_is_another_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     world = hung()
-    monkeypatch.setattr(evidence, "PATH_DOWN_SECONDS", 1.0)
+    monkeypatch.setattr(concluding, "PATH_DOWN_SECONDS", 1.0)
     world.network.say("gateway", "secondary", Path.DOWN)
     world.run(1.2)
     assert world.moves == [THERE, BACK]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tunnelswitch.core import events, facts
+from tunnelswitch.core import concluding, events, facts, readiness
 from tunnelswitch.core.evidence import Evidence
 from tunnelswitch.core.facts import Bus, Heartbeat, Observation, Path, Protection, Reason, ServiceStatus
 from tunnelswitch.core.gate import Gate
@@ -144,15 +144,17 @@ def test_a_heartbeat_without_a_word_on_services_is_one_all_the_same_and_no_word_
     heard = Heard()
     heard.hear(beat("primary", said("active", gate_open=True)), 1.0)
     heard.hear(beat("secondary", said("standby", gate_open=False)), 1.0)
-    assert heard.evidence.protection(RECORD, 1.0) == (True, RECORD.active_run, RECORD.standby_run)
+    assert readiness.protection(heard.evidence, RECORD, 1.0) == (True, RECORD.active_run, RECORD.standby_run)
     for now in (1.05, 1.1, 1.4, 1.5):
         heard.hear(beat("primary"), now)
         heard.hear(beat("secondary"), now)
     assert heard.evidence.is_heard("primary", 1.5)
-    assert heard.evidence.protection(RECORD, 1.5) is None
+    assert readiness.protection(heard.evidence, RECORD, 1.5) is None
     heard.hear(beat("primary", said("active", gate_open=True)), 1.55)
     in_force = (RECORD.in_sync, RECORD.active_run, RECORD.standby_run)
-    assert heard.evidence.protection(RECORD, 1.55) == in_force, "only the active can say that its standby is lost"
+    assert readiness.protection(heard.evidence, RECORD, 1.55) == in_force, (
+        "only the active can say that its standby is lost"
+    )
 
 
 def test_an_active_is_not_asked_to_leave_before_it_has_said_whether_it_could_serve() -> None:
@@ -160,14 +162,14 @@ def test_an_active_is_not_asked_to_leave_before_it_has_said_whether_it_could_ser
     heard.hear(beat("secondary", said("standby", gate_open=False)), 5.0)
     heard.hear(beat("primary"), 5.0)
     heard.unanswered(5.0)
-    assert heard.evidence.conclude(RECORD, 5.0) is None
+    assert concluding.conclude(heard.evidence, RECORD, 5.0) is None
     heard.hear(beat("primary", said("active", gate_open=True)), 5.05)
     heard.unanswered(5.1)
-    assert heard.evidence.conclude(RECORD, 5.1) is None, "it has only just opened, as far as is known"
+    assert concluding.conclude(heard.evidence, RECORD, 5.1) is None, "it has only just opened, as far as is known"
     heard.hear(beat("primary"), 5.3)
     heard.hear(beat("primary", said("active", gate_open=True)), 5.4)
     heard.unanswered(5.4)
-    verdict = heard.evidence.conclude(RECORD, 5.4)
+    verdict = concluding.conclude(heard.evidence, RECORD, 5.4)
     assert verdict is not None
     assert verdict.reason is Reason.CUT_OFF
 
@@ -176,18 +178,18 @@ def test_what_was_not_said_cannot_take_over() -> None:
     heard = Heard()
     heard.hear(beat("primary", said("active", gate_open=True)), 1.0)
     heard.hear(beat("secondary"), 1.0)
-    verdict = heard.evidence.conclude(RECORD, 1.0)
+    verdict = concluding.conclude(heard.evidence, RECORD, 1.0)
     assert verdict is None
     proof = facts.Proof("g0", "s0", "primary", STAMP, "r1", "i", facts.ProofKind.EXITED, gate_closed=False)
     assert heard.evidence.prove(proof, RECORD)
-    verdict = heard.evidence.conclude(RECORD, 1.0)
+    verdict = concluding.conclude(heard.evidence, RECORD, 1.0)
     assert verdict is not None
     assert any(
         "secondary has not said how s0 is" in why
-        for why in heard.evidence.promotable(RECORD, "secondary", verdict, 1.0)
+        for why in readiness.promotable(heard.evidence, RECORD, "secondary", verdict, 1.0)
     )
     heard.hear(beat("secondary", said("standby", gate_open=False)), 1.05)
-    assert heard.evidence.promotable(RECORD, "secondary", verdict, 1.05) == ()
+    assert readiness.promotable(heard.evidence, RECORD, "secondary", verdict, 1.05) == ()
 
 
 def test_news_of_a_group_is_told_from_what_was_said_before() -> None:

@@ -8,7 +8,7 @@ import pytest
 from stories import SERVICE, SWITCHER, Story, in_good_times
 
 from tunnelswitch.core import events, facts
-from tunnelswitch.core.evidence import PATH_DOWN_SECONDS
+from tunnelswitch.core.concluding import PATH_DOWN_SECONDS
 from tunnelswitch.core.facts import Path, Reason
 from tunnelswitch_lab.simulator.network import both_ways
 from tunnelswitch_lab.simulator.setup import GROUP

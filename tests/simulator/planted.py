@@ -14,7 +14,7 @@ from unittest.mock import patch
 from planted_parts import PARTS
 from planted_sites import SITES
 
-from tunnelswitch.core import algorithm1, certificate, evidence, facts, hosting, quorum, topology
+from tunnelswitch.core import algorithm1, certificate, concluding, evidence, facts, hosting, quorum, readiness, topology
 from tunnelswitch.core.actions import AllowOutput
 from tunnelswitch.core.alone import Alone
 from tunnelswitch.core.braking import Brake
@@ -177,21 +177,21 @@ def _abstainers_count(ballots: Any, voters: Any, *, real: Any = quorum.down_vote
     return real(awake, voters, **bound)
 
 
-def _present(self: Evidence, record: Any, now: float, real: Any = Evidence.conclude) -> Any:
-    present = sum(self.fresh(voter, now) is not None for voter in record.voters)
-    with patch.object(evidence, "quorum", lambda _: max(1, quorum.quorum(present))):
-        return real(self, record, now)
+def _present(seen: Evidence, record: Any, now: float, real: Any = concluding.conclude) -> Any:
+    present = sum(seen.fresh(voter, now) is not None for voter in record.voters)
+    with patch.object(concluding, "quorum", lambda _: max(1, quorum.quorum(present))):
+        return real(seen, record, now)
 
 
-def _t1(self: Evidence, record: Any, now: float, real: Any = Evidence.conclude) -> Any:
-    active = self.statuses(record.active, now).values()
+def _t1(seen: Evidence, record: Any, now: float, real: Any = concluding.conclude) -> Any:
+    active = seen.statuses(record.active, now).values()
     if record.in_sync and any(status.protection is Protection.UNPROTECTED for status in active):
         return Verdict(Reason.SUSPICION, ("checkpoints lost",))
-    return real(self, record, now)
+    return real(seen, record, now)
 
 
-def _no_consent(self: Evidence, record: Any, now: float, real: Any = Evidence.conclude) -> Any:
-    verdict = real(self, record, now)
+def _no_consent(seen: Evidence, record: Any, now: float, real: Any = concluding.conclude) -> Any:
+    verdict = real(seen, record, now)
     return verdict and Verdict(verdict.reason, verdict.evidence)
 
 
@@ -218,10 +218,10 @@ def _learn_without_voiding(self: Member, record: Any, now: float, real: Any = Me
 
 
 def _ready(missing: tuple[str, ...]) -> Callable[..., tuple[str, ...]]:
-    real = Evidence.promotable
+    real = readiness.promotable
 
-    def promotable(self: Evidence, *args: Any) -> tuple[str, ...]:
-        return tuple(why for why in real(self, *args) if not any(part in why for part in missing))
+    def promotable(*args: Any) -> tuple[str, ...]:
+        return tuple(why for why in real(*args) if not any(part in why for part in missing))
 
     return promotable
 
@@ -248,14 +248,14 @@ replaced("an abstainer is counted", evidence, "down_votes", _abstainers_count)
 replaced("a late process believes silence", Detector, "late", lambda *_: False)
 replaced("old heartbeats are believed", Freshness, "check", lambda *_, **__: None)
 replaced("a re-arm does not void what voters saw", Member, "learn", _learn_without_voiding)
-replaced("a majority of the present voters", Evidence, "conclude", _present)
-replaced("Q is taken as K", evidence, "quorum", quorum.blocking)
-replaced("promotion on the loss of T1 alone", Evidence, "conclude", _t1)
-replaced("a handover without consent", Evidence, "conclude", _no_consent)
+replaced("a majority of the present voters", concluding, "conclude", _present)
+replaced("Q is taken as K", concluding, "quorum", quorum.blocking)
+replaced("promotion on the loss of T1 alone", concluding, "conclude", _t1)
+replaced("a handover without consent", concluding, "conclude", _no_consent)
 replaced("path down alone is suspicion", Detector, "down_since", _path_only)
 replaced("bus silent alone is suspicion", Detector, "down_since", _bus_only)
 replaced("a service that neither copy gives is moved to and fro", Brake, "holds", lambda *_: False)
-replaced("a standby out of sync is promoted", Evidence, "promotable", _ready(("not in sync", "another run")))
+replaced("a standby out of sync is promoted", readiness, "promotable", _ready(("not in sync", "another run")))
 
 
 # ---------------------------------------------------------------------- the record

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from tunnelswitch.core import hosting
+from tunnelswitch.core import concluding, hosting
 from tunnelswitch.core.alone import Alone
 from tunnelswitch.core.certificate import Certificate
 from tunnelswitch.core.deciding import GroupDecider
@@ -29,9 +29,9 @@ def _undrained(self: Policy, *args: Any, real: Any = Policy.against) -> list[str
     return [why for why in real(self, *args) if "is drained" not in why]
 
 
-def _toggle(self: Evidence, record: Any) -> Verdict | None:
+def _toggle(seen: Evidence, record: Any) -> Verdict | None:
     """A wish is for the other site, whatever it named and whenever it was made."""
-    return Verdict(Reason.OPERATOR, ("somebody asks",), consent_needed=True) if self.wish is not None else None
+    return Verdict(Reason.OPERATOR, ("somebody asks",), consent_needed=True) if seen.wish is not None else None
 
 
 def _any_wish(self: GroupDecider, event: Any, now: float, real: Any = GroupDecider._hear_fact) -> None:
@@ -42,7 +42,7 @@ def _any_wish(self: GroupDecider, event: Any, now: float, real: Any = GroupDecid
 
 def _toggling() -> contextlib.ExitStack:
     both = contextlib.ExitStack()
-    both.enter_context(patch.object(Evidence, "_wished", _toggle))
+    both.enter_context(patch.object(concluding, "_wished", _toggle))
     both.enter_context(patch.object(GroupDecider, "_hear_fact", _any_wish))
     return both
 

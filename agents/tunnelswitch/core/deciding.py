@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tunnelswitch.core import events
+from tunnelswitch.core import concluding, events
 from tunnelswitch.core.actions import Action, PinLeader, Publish
 from tunnelswitch.core.amending import moved, raised, rearmed
 from tunnelswitch.core.evidence import Evidence, Verdict
@@ -187,10 +187,10 @@ class GroupDecider:
             self._actions.append(read)
 
     def _conclude(self, record: GroupRecord, now: float) -> None:
-        verdict = self.evidence.conclude(record, now) or self._standing.verdict(record, now)
+        verdict = concluding.conclude(self.evidence, record, now) or self._standing.verdict(record, now)
         self.in_vain = verdict is not None and bool(verdict.against)
         if verdict is None:
-            half = self.evidence.half_seen(record, now)
+            half = concluding.half_seen(self.evidence, record, now)
             if half:
                 self._say(now, "alarm", half)
             self._keep_house(record, now)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tunnelswitch.core import readiness
 from tunnelswitch.core.evidence import Evidence
 from tunnelswitch.core.facts import DrainRequest, GroupRecord, PauseRequest, Reason
 from tunnelswitch.core.topology import Group
@@ -73,7 +74,7 @@ class Housekeeping:
         return replace(record, reason=Reason.REARM, evidence=evidence)
 
     def _protection(self, record: GroupRecord, now: float) -> GroupRecord | None:
-        should = self.evidence.protection(record, now)
+        should = readiness.protection(self.evidence, record, now)
         if should is None or should == (record.in_sync, record.active_run, record.standby_run):
             self._seen = None
             return None

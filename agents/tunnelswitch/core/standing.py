@@ -10,6 +10,7 @@ begins the stable time anew.
 
 from __future__ import annotations
 
+from tunnelswitch.core import readiness
 from tunnelswitch.core.evidence import Evidence, Verdict
 from tunnelswitch.core.facts import GroupRecord, Reason
 
@@ -41,7 +42,7 @@ class StandingWishes:
         target = self.evidence.group.other(record.active)
         wish = Verdict(Reason.OPERATOR, (text,), consent_needed=True)
         in_the_way = record.paused or target in record.drained
-        if in_the_way or self.evidence.promotable(record, target, wish, now):
+        if in_the_way or readiness.promotable(self.evidence, record, target, wish, now):
             self._stable_since = None
             return None
         if self._stable_since is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tunnelswitch.core import readiness
 from tunnelswitch.core.evidence import Evidence, Verdict
 from tunnelswitch.core.facts import (
     DrainRequest,
@@ -68,7 +69,7 @@ class Wishes:
 
     def against(self, record: GroupRecord, target: str, verdict: Verdict, now: float) -> list[str]:
         """Everything that keeps `target` from serving."""
-        missing = self._evidence.promotable(record, target, verdict, now)
+        missing = readiness.promotable(self._evidence, record, target, verdict, now)
         return [*verdict.against, *missing, *self._against(record, verdict, now)]
 
     def _plan(self, request: PlanRequest, record: GroupRecord, now: float) -> None:
