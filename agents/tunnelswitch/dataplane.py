@@ -19,6 +19,7 @@ from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.core.topology import Tunnel
 
 MARK = "tunnelswitch"
+PROBE = f"{MARK}-probe"  # beside the mark at the ends that only measure paths
 
 # What a Database must monitor for our adapters. Few columns on purpose: every change of one costs time on the loop.
 MONITORED: Mapping[str, tuple[str, ...]] = {
@@ -107,6 +108,18 @@ def named(database: Database, table: str, name: str) -> RowView | None:
     """A row by its name."""
     found = database.api.lookup(table, name, None)
     return None if found is None else database.row(table, found.uuid)
+
+
+def client_ports(database: Database, cluster: str) -> list[str]:
+    """The names of all ports of ours that carry clients, whatever they are for: also of services and of gateways that
+    are no part of the deployment any more."""
+    found = []
+    for port in database.rows("Port"):
+        rows = (port, *(database.row("Interface", one) for one in port["interfaces"]))
+        ours = all(row is not None and row["external_ids"].get(MARK) == cluster for row in rows)
+        if ours and PROBE not in port["external_ids"]:
+            found.append(str(port["name"]))
+    return sorted(found)
 
 
 class BridgePorts:

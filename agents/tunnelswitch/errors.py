@@ -78,8 +78,15 @@ class CommitUnknownError(EpochStoreError):
     """No acknowledgement: the write may land."""
 
 
+FIRST_OR_LOST = "run `tunnelswitch init` if there never was one, `tunnelswitch recover` if it is lost"
+"""What to do about a record that is not there: which of the two it is, only an operator knows."""
+
+
 class RecordMissingError(EpochStoreError):
     """The group has no record."""
+
+    def __init__(self, group: str) -> None:
+        super().__init__(f"group {group} has no record", FIRST_OR_LOST)
 
 
 class RefusedError(TunnelswitchError):

@@ -14,6 +14,7 @@ from aioovs import Database
 from tunnelswitch.adapters.ovs_tunnels import OvsTunnels
 from tunnelswitch.core.events import DataPlaneLost, DataPlaneSeen, SwitchApplied, SwitchConflict, SwitchFailed
 from tunnelswitch.core.stamp import Stamp
+from tunnelswitch.dataplane import MONITORED
 from tunnelswitch.processes.darken import darken
 
 pytestmark = pytest.mark.ovs
@@ -273,12 +274,33 @@ async def test_a_site_that_booted_carries_nobody_and_believes_no_older_decision(
         await gateway.apply(switch_to(stamp(2), add=(T2,)))
         assert await client.who() == "primary"
 
-        assert await darken(databases["gateway"], ENDS["gateway"], CLUSTER) == [T2.interface]
+        assert await darken(databases["gateway"], CLUSTER) == [T2.interface]
         await client.until(None)
         assert bed.switches["gateway"].vsctl("list-ports", "br-svc").split() == ["svc0"]
         late = await gateway.apply(switch_to(stamp(1, "b"), stamp(1), add=(T2,)))
         assert late == SwitchConflict("voip", stamp(2), frozenset())
-        assert await darken(databases["gateway"], ENDS["gateway"], CLUSTER) == []
+        assert await darken(databases["gateway"], CLUSTER) == []
 
         await gateway.apply(switch_to(stamp(2), stamp(2), add=(T2,)))
         assert await client.who() == "primary"
+
+
+async def test_what_is_darkened_is_known_by_its_mark_and_by_nothing_else(
+    bed: Bed, databases: dict[str, Database], tunnels: Callable[[str], OvsTunnels]
+) -> None:
+    """Ends of a service that the file does not name any more go; what is another's, or only measures, stays."""
+    await tunnels("gateway").apply(switch_to(stamp(1), add=(T2,)))
+    switch = bed.switches["gateway"]
+    others: dict[str, dict[str, str]] = {
+        "t2-gone": {"tunnelswitch": CLUSTER, "tunnelswitch-service": "gone"},
+        "bfd-one": {"tunnelswitch": CLUSTER, "tunnelswitch-probe": "primary"},
+        "t2-other": {"tunnelswitch": "another"},
+        "t2-plain": {},
+    }
+    for name, marks in others.items():
+        told = [f"external_ids:{key}={value}" for key, value in marks.items()]
+        interface = ["--", "set", "Interface", name, "type=internal", *told]
+        switch.vsctl("add-port", "br-svc", name, *(["--", "set", "Port", name, *told] if told else []), *interface)
+    async with Database(switch.remote, tables=MONITORED) as database:
+        assert await darken(database, CLUSTER) == ["t2-gone", T2.interface]
+    assert sorted(switch.vsctl("list-ports", "br-svc").split()) == ["bfd-one", "svc0", "t2-other", "t2-plain"]

@@ -31,7 +31,13 @@ from tunnelswitch.bus.requests import (
 from tunnelswitch.bus.store import StoreSubjects
 from tunnelswitch.bus.together import Together
 from tunnelswitch.bus.wire import describe
-from tunnelswitch.errors import BadMessageError, CommitRefusedError, CommitUnknownError, EpochStoreError
+from tunnelswitch.errors import (
+    FIRST_OR_LOST,
+    BadMessageError,
+    CommitRefusedError,
+    CommitUnknownError,
+    EpochStoreError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -161,7 +167,7 @@ class NatsEpochs:
             CommitUnknownError: no answer before the deadline; it may land.
         """
         if revision <= 0:
-            raise CommitRefusedError(f"group {record.group!r} has no record to replace", "run `tunnelswitch init`")
+            raise CommitRefusedError(f"group {record.group!r} has no record to replace", FIRST_OR_LOST)
         return await self._write(record, revision, deadline_seconds)
 
     async def create(self, record: GroupRecord, deadline_seconds: float = 5.0) -> int:
@@ -311,7 +317,7 @@ class NatsEpochs:
     def _error(self, what: str, error: BaseException) -> EpochStoreError:
         if isinstance(error, APIError) and not passes(error):
             if error.err_code == _NO_STREAM:
-                return EpochStoreError(f"bucket {self.bucket} does not exist", "run `tunnelswitch init`")
+                return EpochStoreError(f"bucket {self.bucket} does not exist", FIRST_OR_LOST)
             return EpochStoreError(f"{what}: JetStream says {error.description!r} ({error.err_code})")
         problem = "no majority confirms it" if isinstance(error, APIError) else describe(error)
         return EpochStoreError(f"{what}: {problem}", "most NATS nodes must be up and see each other")

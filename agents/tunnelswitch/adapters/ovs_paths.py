@@ -18,11 +18,10 @@ import structlog
 from aioovs import AioOvsError, Database, DatabaseClosed, Disconnected, RowChange
 from tunnelswitch.core.events import PathChanged
 from tunnelswitch.core.facts import Path
-from tunnelswitch.dataplane import MARK, ChangePorts, EndState, GreEnd, PutBridge, end_state, named
+from tunnelswitch.dataplane import MARK, PROBE, ChangePorts, EndState, GreEnd, PutBridge, end_state, named
 from tunnelswitch.errors import DataPlaneError
 from tunnelswitch.ports import Emit
 
-PROBE = f"{MARK}-probe"
 REPAIR_SECONDS = 1.0
 DEADLINE_SECONDS = 5.0
 _NAME_LENGTH_MAX = 15

@@ -155,7 +155,8 @@ class GroupDecider:
         # A mark above a confirmed read: somebody was quicker, or the store forgot. The next read tells.
         self._marks.have_read(above, self._marks.above(self.record))
         if news is News.MISSING:
-            self._say(now, "alarm", "no record in the epoch store: nothing is decided until `tunnelswitch init`")
+            remedy = "`tunnelswitch init` if there never was one, `recover` if it is lost"
+            self._say(now, "alarm", f"no record in the epoch store, so nothing is decided: {remedy}")
         elif news is News.IN_FORCE:
             self._in_force(known, now)
         elif news is News.COMMITTED and answer.record is not None:

@@ -17,6 +17,7 @@ from tunnelswitch.core.gateway import SiteAgent
 from tunnelswitch.core.hosting import HostedGroup
 from tunnelswitch.core.member import Member
 from tunnelswitch.core.server import ServerAgent
+from tunnelswitch.errors import FIRST_OR_LOST
 from tunnelswitch.ports import ServiceDriver
 from tunnelswitch.processes.executor import Executor
 from tunnelswitch.processes.frame import Frame
@@ -71,7 +72,7 @@ async def run_agent(deployment: Deployment, site: str, make_driver: Callable[...
     def ready() -> Iterator[str]:
         unread = [name for name in member.groups if name not in member.records]
         if unread:
-            yield f"no record read yet for {', '.join(unread)}: has `tunnelswitch init` been run?"
+            yield f"no record read yet for {', '.join(unread)}; if there is none: {FIRST_OR_LOST}"
         if paths.problem:
             yield f"probe mesh: {paths.problem}"
         if packets is not None and packets.problem:

@@ -6,26 +6,22 @@ no older decision is believed; the site's own agent or switcher puts the right p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from aioovs import AioOvsError, Database
 from tunnelswitch.config import Deployment
-from tunnelswitch.core.topology import Tunnel, tunnel_ends
-from tunnelswitch.dataplane import MONITORED, BridgePorts, ChangePorts, client_end, end_state
+from tunnelswitch.dataplane import MONITORED, ChangePorts, client_ports
 from tunnelswitch.errors import DataPlaneError
 
 DEADLINE_SECONDS = 10.0
 
 
-async def darken(database: Database, ends: Iterable[Tunnel], cluster: str) -> list[str]:
-    """Remove those of `ends` that are there and ours, in one durable transaction; returns their names.
+async def darken(database: Database, cluster: str) -> list[str]:
+    """Remove every client tunnel end of ours, in one durable transaction; returns their names. Also those of which the
+    deployment file knows nothing any more: a gateway that was taken away is darkened with the new file as well.
 
     Raises:
         AioOvsError: OVSDB did not do it.
     """
-    candidates = [client_end(end, cluster) for end in ends]
-    ports = BridgePorts(database)
-    present = sorted(end.interface for end in candidates if end_state(database, end, ports).ours)
+    present = client_ports(database, cluster)
     if present:
         drops = ChangePorts(database.api, cluster, drop=present)
         await database.transact(drops, deadline_seconds=DEADLINE_SECONDS, durable=True, comment="tunnelswitch darken")
@@ -39,11 +35,9 @@ async def run_darken(deployment: Deployment, site: str) -> list[str]:
         DataPlaneError: its OVSDB does not answer, or did not do it: then ovs-vswitchd must not be started.
     """
     remote = deployment.sites[site].ovsdb
-    addresses = deployment.addresses()
-    ends = [end for group in deployment.groups_at(site) for end in tunnel_ends(group, site, addresses)]
     try:
         async with Database(remote, tables=MONITORED, connect_deadline_seconds=DEADLINE_SECONDS) as database:
-            return await darken(database, ends, deployment.cluster.name)
+            return await darken(database, deployment.cluster.name)
     except AioOvsError as error:
         raise DataPlaneError(
             f"site {site} cannot be darkened by {remote}: {error}", "start ovsdb-server before, and ovs-vswitchd after"

@@ -77,9 +77,7 @@ class Operator:
         """
         found, _ = await self._epochs.read(group, READ_SECONDS)
         if found is None:
-            raise RecordMissingError(
-                f"group {group} has no record", "run `tunnelswitch init`, or `recover` if it had one"
-            )
+            raise RecordMissingError(group)
         return found
 
     # ------------------------------------------------------------------ wishes

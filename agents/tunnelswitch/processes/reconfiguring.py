@@ -63,7 +63,7 @@ async def _commit_next(
     for _ in range(TRIES_MAX):
         record, revision = await epochs.read(group, READ_SECONDS)
         if record is None:
-            raise RecordMissingError(f"group {group} has no record", "run `tunnelswitch init`")
+            raise RecordMissingError(group)
         changed = next(changes(record, voters, gateways), None)
         if changed is None:
             return None

@@ -15,7 +15,7 @@ from tunnelswitch.bus.turns import TURN_SECONDS
 from tunnelswitch.config import Deployment
 from tunnelswitch.config.values import split_endpoint
 from tunnelswitch.core.facts import GroupRecord, Heartbeat
-from tunnelswitch.errors import TunnelswitchError
+from tunnelswitch.errors import RecordMissingError, TunnelswitchError
 from tunnelswitch.pki.identities import VIEWER
 from tunnelswitch.processes.connecting import epoch_store, viewer_bus
 
@@ -93,7 +93,7 @@ async def collect(deployment: Deployment) -> StatusReport:
             found, _ = await epochs.read(group, READ_SECONDS)
         except TunnelswitchError as error:
             return group, {"error": error.diagnostics()}
-        return group, _group(found) if found else {"error": "has no record; run `tunnelswitch init`"}
+        return group, _group(found) if found else {"error": RecordMissingError(group).diagnostics()}
 
     try:
         groups, copies, processes = await asyncio.gather(

@@ -12,6 +12,7 @@ from tunnelswitch.core.deciding import GroupDecider
 from tunnelswitch.core.evidence import Evidence
 from tunnelswitch.core.gate import Gate
 from tunnelswitch.core.switcher import Switcher
+from tunnelswitch.errors import FIRST_OR_LOST
 from tunnelswitch.processes.executor import Executor
 from tunnelswitch.processes.frame import Frame, unix_offset_seconds
 
@@ -49,7 +50,7 @@ async def run_switcher(deployment: Deployment, site: str) -> None:
     def ready() -> Iterator[str]:
         unread = [decider.group.name for decider in deciders if decider.record is None]
         if unread:
-            yield f"no record read yet for {', '.join(unread)}: has `tunnelswitch init` been run?"
+            yield f"no record read yet for {', '.join(unread)}; if there is none: {FIRST_OR_LOST}"
         unsettled = [d.group.name for d in deciders if d.record and not d.gate.settled(d.record.stamp)]
         if unsettled:
             yield f"tunnels do not follow the record yet for {', '.join(unsettled)}"

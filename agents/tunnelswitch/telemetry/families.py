@@ -50,6 +50,7 @@ class Families:
         self.active_site = self._gauge("active_site", "1 at the site that serves", "group", "site")
         self.protected = self._gauge("protected", "1 while the record says that a standby is in sync", "group")
         self.paused = self._gauge("paused", "1 while an operator has paused automatic moves", "group")
+        self.drained = self._gauge("drained", "1 while an operator has drained the site", "group", "site")
         self.switches = self._counter("switches", "Moves of the active role, by reason", "group", "reason")
         self.failover_phase = self._histogram(
             "failover_phase_seconds", "Phases of the moves that this switcher made", QUICK_BUCKETS, "group", "phase"

@@ -174,6 +174,7 @@ class Metrics:
         families.paused.labels(record.group).set(bool(record.paused))
         for site in self._sites:
             families.active_site.labels(record.group, site).set(site == record.active)
+            families.drained.labels(record.group, site).set(site in record.drained)
         if known is not None and known.active != record.active:
             families.switches.labels(record.group, record.reason.value).inc()
             for service in self._watched.get(record.group, ()):
