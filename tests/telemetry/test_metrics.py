@@ -347,15 +347,6 @@ def test_a_move_in_vain_is_asked_for_at_the_scrape() -> None:
     assert value(made, "moved_in_vain", group="voip") == 1
 
 
-def test_what_operators_ordered_and_what_was_refused() -> None:
-    made = metrics("primary", "agent")
-    assert value(made, "handovers_refused_total", group="voip") == 0
-    made.observe(facts.Epoch(replace(record(3, "primary"), paused="alice: a switch is replaced")), 1.0)
-    assert value(made, "paused", group="voip") == 1
-    made.observe(facts.Epoch(record(4, "primary")), 1.0)
-    assert value(made, "paused", group="voip") == 0
-
-
 def test_a_drained_site_is_told() -> None:
     made = metrics()
     made.observe(facts.Epoch(replace(record(3, "primary"), drained=("secondary",))), 1.0)
@@ -363,6 +354,15 @@ def test_a_drained_site_is_told() -> None:
     assert value(made, "drained", group="voip", site="primary") == 0
     made.observe(facts.Epoch(record(4, "primary")), 2.0)
     assert value(made, "drained", group="voip", site="secondary") == 0
+
+
+def test_what_operators_ordered_and_what_was_refused() -> None:
+    made = metrics("primary", "agent")
+    assert value(made, "handovers_refused_total", group="voip") == 0
+    made.observe(facts.Epoch(replace(record(3, "primary"), paused="alice: a switch is replaced")), 1.0)
+    assert value(made, "paused", group="voip") == 1
+    made.observe(facts.Epoch(record(4, "primary")), 1.0)
+    assert value(made, "paused", group="voip") == 0
     refusal = facts.HandoverRefused("primary", "voip", Stamp(4, "x"), "no checkpoint in time")
     made.observe(actions.Publish(refusal), 1.0)
     assert value(made, "handovers_refused_total", group="voip") == 1
