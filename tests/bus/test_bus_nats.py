@@ -110,6 +110,7 @@ async def test_bad_messages_are_counted_and_do_not_matter(cluster: Cluster, clos
         "subject": good.replace(b'"site":"gateway"', b'"site":"primary"', 1),
         "source": good.replace(b'"source":"gateway/agent"', b'"source":"primary/agent"'),
     }
+    of_sender = [kind for kind in bad if kind != "subject"]  # that one bears its own name
     stranger = await nats.connect(cluster.url("n3"))
     with capture_logs() as logs:
         for payload in bad.values():
@@ -117,10 +118,10 @@ async def test_bad_messages_are_counted_and_do_not_matter(cluster: Cluster, clos
                 await stranger.publish(HEARTBEATS, payload)
         await stranger.flush()
         await until(lambda: len(kinds) == 3 * len(bad))
+        await until(lambda: sender.counts.bad.total() == 3 * len(of_sender))
     await stranger.close()
     assert receiver.counts.bad == dict.fromkeys(bad, 3)
     lines = [line["kind"] for line in logs if line["event"] == "bad message dropped"]
-    of_sender = [kind for kind in bad if kind != "subject"]  # that one bears its own name
     assert sorted(lines) == sorted([*bad, *of_sender]), "each of the two says it once"
     assert all(line["remedy"] for line in logs)
     assert heard == []
