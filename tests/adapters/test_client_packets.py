@@ -143,8 +143,10 @@ async def test_dropped_packets_make_it_forget(pair: Pair, watch: Any, events: Ev
     with pair.gateway.udp(SERVICE, 5004) as service:
         for _ in range(500):
             service.sendto(b"answer", (CLIENT, 5004))
-    await until(lambda: one.dropped > 0, "drops counted")
+        await until(lambda: one.dropped > 0, "drops counted")
+        assert "faster than they are read" in one.problem
     assert not events.of(Traffic)
+    await until(lambda: not one.problem, "it is over")
 
 
 async def test_a_device_may_come_and_go(pair: Pair, watch: Any) -> None:

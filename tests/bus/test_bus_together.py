@@ -10,6 +10,8 @@ import pytest
 from tunnelswitch.bus.together import Together
 from tunnelswitch.errors import EpochStoreError
 
+RTT_SECONDS = 0.08  # docs/wan.md, "continental"
+
 
 class Store:
     """Answers a key with itself in capitals."""
@@ -28,7 +30,8 @@ class Store:
         return key.upper()
 
     async def many(self, keys: Sequence[str], deadline_seconds: float) -> dict[str, str]:
-        assert 0 < deadline_seconds < 1
+        assert 0 < deadline_seconds < 1, "each has to be read by itself if that fails"
+        assert deadline_seconds >= 8 * RTT_SECONDS, "four trips to the leader, of a deadline of half as much"
         self.manies.append(list(keys))
         if self.changing or self.away:
             raise EpochStoreError("records: they change")

@@ -21,6 +21,8 @@ from tunnelswitch.replication.carrying import STREAMS_MAX, Carrier
 
 LIMIT_SECONDS = 20.0
 PAGE = 4096
+BEGINNING = b"QEVM"  # QEMU speaks at once
+MAGIC = b"\x28\xb5\x2f\xfd"  # RFC 8878, 3.1.1
 EXAMPLE = Path(__file__).parents[2] / "deploy/example.toml"
 COMMAND = (sys.executable, "-c", "from tunnelswitch.cli.main import run; run()")
 
@@ -56,6 +58,7 @@ class Sites:
         sender = socket.socket(socket.AF_UNIX)
         sender.settimeout(LIMIT_SECONDS)
         sender.connect(str(self.path("one-out")))
+        sender.sendall(BEGINNING)
         return sender
 
     def stream(self) -> tuple[socket.socket, socket.socket]:
@@ -64,6 +67,7 @@ class Sites:
             sender = self.send_machine()
             taker, _ = listener.accept()
         taker.settimeout(LIMIT_SECONDS)
+        assert taker.recv(len(BEGINNING)) == BEGINNING
         self._ends += [sender, taker]
         return sender, taker
 
@@ -234,8 +238,8 @@ def test_a_machine_is_told_at_once_that_there_is_no_carrier_at_the_other_site(si
 
 @pytest.mark.parametrize(
     "said",
-    [b"QEVM\0\0\0\3 a machine that is not carried", bytes(range(1, 256)) * 16, b"\x28\xb5\x2f\xfd" + bytes(64)],
-    ids=["QEMU itself", "anything", "half a frame"],
+    [b"QEVM\0\0\0\3 a machine that is not carried", bytes(range(1, 256)) * 16, b"", MAGIC + bytes(64)],
+    ids=["QEMU itself", "anything", "nothing", "half a frame"],
 )
 def test_what_is_no_carriers_stream_ends_and_the_next_one_is_taken(sites: Sites, said: bytes) -> None:
     host, _, port = sites.there.rpartition(":")
@@ -244,15 +248,28 @@ def test_what_is_no_carriers_stream_ends_and_the_next_one_is_taken(sites: Sites,
         stranger.sendall(said)
         stranger.shutdown(socket.SHUT_WR)
         assert is_over(stranger)
-        listener.accept()[0].close()
+        if said.startswith(MAGIC):
+            listener.accept()[0].close()
+        else:
+            listener.setblocking(False)  # a standby takes in one stream: this one it never saw
+            with pytest.raises(BlockingIOError):
+                listener.accept()
     sites.stream()
+
+
+def test_whoever_says_nothing_does_not_get_the_standby(sites: Sites) -> None:
+    host, _, port = sites.there.rpartition(":")
+    with socket.create_connection((host, int(port))):
+        sender, taker = sites.stream()
+        sender.sendall(b"a machine")
+        assert taker.recv(64) == b"a machine"
 
 
 def test_strangers_do_not_crowd_a_machine_out_for_ever(sites: Sites) -> None:
     host, _, port = sites.there.rpartition(":")
     with contextlib.ExitStack() as held, sites.wait_for_machine() as listener:
         for _ in range(STREAMS_MAX + 3):
-            held.enter_context(socket.create_connection((host, int(port))))
+            held.enter_context(socket.create_connection((host, int(port)))).sendall(MAGIC)
         for _ in range(STREAMS_MAX):
             held.enter_context(listener.accept()[0])
         with sites.send_machine() as sender:

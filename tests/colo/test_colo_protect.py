@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Any
 
@@ -149,3 +150,39 @@ async def test_what_an_earlier_agent_halted_goes_on_although_it_must_not_be_prot
     qemu.says(Mode.NONE, "paused", "failed")
     await qemu.protector.keep()
     assert qemu.asked["cont"] == 1
+
+
+async def test_a_copy_whose_order_was_lost_is_begun_anew() -> None:
+    """The connection broke before QEMU had taken it: it will never tell of an end."""
+    qemu = await copying(kvm=True)
+    qemu.says(Mode.NONE, "running", "")
+    await qemu.protector.settle()
+    assert not qemu.protector.copying
+    await qemu.protector.keep()
+    assert qemu.asked["migrate"] == 2
+
+
+async def test_a_copy_that_never_began_is_given_up_once() -> None:
+    qemu = Qemu(11, 1, 0)
+    await qemu.protector.settle()
+    await qemu.protector.keep()
+    qemu.says(Mode.NONE, "running", "")
+    await qemu.protector._copy.keep(asyncio.get_running_loop().time() + 61.0)
+    assert qemu.asked["migrate_cancel"] == 1
+    assert not qemu.protector.copying
+
+
+async def test_an_active_that_its_lost_peer_still_holds_is_freed_again() -> None:
+    """QEMU was told, and the order was lost: it waits for an answer that will not come."""
+    qemu = Qemu(11, 1, 0)
+    qemu.says(Mode.PRIMARY, "colo", "colo")
+    qemu.machine.peer_lost = True
+    for times in (1, 2):
+        qemu.protector.peer.expect_checkpoints()
+        await asyncio.sleep(0.01)
+        assert (qemu.asked["yank"], qemu.asked["x-colo-lost-heartbeat"]) == (times, times)
+    qemu.says(Mode.NONE, "running", "failed")
+    qemu.protector.peer.expect_checkpoints()
+    await asyncio.sleep(0.01)
+    assert qemu.asked["yank"] == 2
+    await qemu.protector.peer.close()

@@ -32,3 +32,20 @@ async def test_a_late_halt_is_left_out(monkeypatch: pytest.MonkeyPatch, late_sec
     await asyncio.sleep(0)
     assert asked.count(HALT) == times
     await watch.close()
+
+
+async def test_a_mistake_of_ours_does_not_end_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch that has ended says "protected" for ever."""
+    looked = asyncio.Semaphore(0)
+
+    async def attend(link: object) -> None:
+        looked.release()
+        raise ZeroDivisionError("unforeseen")
+
+    watch = MachineWatch("vm", Colo(qmp_socket="/x", sites=SITES, checkpoint_interval_ms=1000), "two", str, str)
+    monkeypatch.setattr(watch, "_attend", attend)
+    watch.start()
+    async with asyncio.timeout(10):
+        for _ in range(2):
+            await looked.acquire()
+    await watch.close()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunnelswitch.config import Output
 from tunnelswitch.core.facts import Protection
 from tunnelswitch.replication import colo_qmp as qmp
 from tunnelswitch.replication.colo_memory import MemoryWatch
+from tunnelswitch.replication.colo_output import OutputHold
 from tunnelswitch.replication.colo_qmp import Mode
 from tunnelswitch.replication.colo_state import Machine
 from tunnelswitch.replication.held import CROSSED_SECONDS, DEAF_SECONDS, HeldOutput
@@ -197,3 +200,31 @@ def test_memory_near_its_limit_is_said_once_each_time() -> None:
     free.look(os.getpid(), checkpointed=True)
     free.look(0, checkpointed=True)  # no such process
     assert (free.resident_bytes, said["memory"]) == (0, 2)
+
+
+class Tap:
+    """Takes whatever is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, frame: bytes) -> bool:
+        self.sent.append(frame)
+        return True
+
+
+async def test_what_may_leave_and_cannot_at_once_has_a_limit_and_is_shown() -> None:
+    options = Output(machine_device="vm0", bridge_device="br0", held_bytes_max=1 << 20)
+    hold, tap = OutputHold("pbx", options, lambda: None, lambda kind: None), Tap()
+    hold._tap = tap  # type: ignore[assignment]
+    frames = [number.to_bytes(4, "big") * 256 for number in range(2000)]
+    hold._let_go(frames)
+    figures = hold.figures()
+    assert figures["output_dropped"] == 2000 - 1024, "a mebibyte of frames of a kibibyte"
+    assert figures["output_held_packets"] + len(tap.sent) == 1024
+    assert figures["output_held_bytes"] == 1024 * figures["output_held_packets"] > 0
+    async with asyncio.timeout(10):
+        while hold.figures()["output_held_packets"]:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.001)
+    assert tap.sent == frames[:1024]
+    assert hold.figures()["output_held_bytes"] == 0

@@ -35,6 +35,11 @@ VM_CASES = {
         'services.pbx.colo.sites.primary.migration_address: "10.8.0.1" is not an address to listen on; '
         "write HOST:PORT or [IPV6]:PORT, an address on T1",
     ),
+    "a name where an address is needed": (
+        VM.replace("10.8.0.1:7001", "t1.example:7001"),
+        'services.pbx.colo.sites.primary.migration_address: "t1.example:7001" is a name, and quickack is asked for; '
+        "write the address on T1",
+    ),
     "same address": (
         VM.replace("10.8.0.2:7001", "10.8.0.1:7001"),
         'services.pbx.colo.sites.secondary.migration_address: "10.8.0.1:7001" is also '

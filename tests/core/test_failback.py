@@ -103,3 +103,15 @@ def test_ten_losses_in_a_row_need_nobody() -> None:
         assert world.answering_copies() == {"primary"}, cycle
         assert world.record.in_sync, cycle
     assert world.record.stamp.epoch == 21
+
+
+def test_a_time_that_has_come_for_nothing_does_not_keep_the_switcher_busy(moved: Story) -> None:
+    """The stable time passes while something else is under way that the active's dead agent never answers."""
+    until_in_sync(moved)
+    moved.run(0.5)
+    moved.kill("secondary")
+    moved.ask("primary")
+    moved.run(STABLE_SECONDS + 0.5)
+    moved.ask("primary")
+    moved.run(0.2)
+    assert moved.machine(SWITCHER).deadline() > moved.now

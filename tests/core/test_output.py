@@ -116,3 +116,19 @@ def test_with_two_gateways_as_with_one() -> None:
     story.run(1.5)
     assert not story.record.in_sync
     assert allowed(story)
+
+
+def test_an_agent_that_was_restarted_does_not_know_what_it_claimed_before() -> None:
+    """The record may be about to take the claim of the process before, of a standby that is lost."""
+    story = in_good_times()
+    story.service.revives = False
+    story.service.lose_checkpoints()
+    story.run(1.0)
+    assert allowed(story)
+    story.kill("primary")
+    story.start("primary")
+    words = told(story)
+    story.run(2.0)
+    assert True not in words
+    story.run(5.0)
+    assert words[-1] is True

@@ -259,3 +259,16 @@ def test_a_last_checkpoint_that_ended_while_clients_were_served_is_followed_by_a
         handing.heard(CheckpointTaken("pbx", more[0].request, 3, 0.04))
         handing.step(stamp, [instance], 0.04, closed=True)
         assert handing.final_checkpoint(stamp, "pbx") == 3
+
+
+def test_a_wish_that_the_active_never_answers_is_forgotten() -> None:
+    """Its agent is dead, and whoever asked has given up. When it is back nobody expects a move any more."""
+    world = in_good_times()
+    world.kill("primary")
+    world.ask("secondary")
+    world.run(8.0)
+    assert "primary is asked to hand over" in world.reasons("ask")
+    world.start("primary")
+    world.run(8.0)
+    assert world.moves == []
+    assert world.answering_copies() == {"primary"}

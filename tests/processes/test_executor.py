@@ -12,11 +12,12 @@ from tunnelswitch.core.actions import ApplyTunnels, Fence, Message, Promote, Pub
 from tunnelswitch.core.facts import Decision, GroupRecord, Reason
 from tunnelswitch.core.stamp import Stamp
 from tunnelswitch.errors import CommitRefusedError, CommitUnknownError, EpochStoreError
-from tunnelswitch.processes.executor import RUNNING_MAX, Executor
+from tunnelswitch.processes.executor import READING_MAX, RUNNING_MAX, Executor
 
 STAMP = Stamp(2, "d")
 RECORD = GroupRecord("voip", STAMP, "primary", "secondary", True, Reason.PROOF, ("a", "b", "c"), ("g",))
 MESSAGE = Decision("gateway", "voip", STAMP, "commit", "because")
+FENCE = Fence("pbx", "run", STAMP, Reason.PROOF, 1.0)
 APPLY = ApplyTunnels("voip", STAMP, None, (), (), 1.0)
 
 
@@ -140,13 +141,23 @@ async def test_an_adapter_that_raises_what_it_should_not_ends_nothing(bench: Ben
 async def test_one_pinning_at_a_time_and_a_bound_on_everything(bench: Bench) -> None:
     await bench.perform(*[actions.PinLeader(("primary",))] * 3)
     assert len(bench.executor._running) == 1
-    bench.executor.perform((actions.ReadRecord("voip", 1.0),) * (2 * RUNNING_MAX))
+    bench.executor.perform((FENCE,) * (2 * RUNNING_MAX))
     assert len(bench.executor._running) <= RUNNING_MAX
     assert bench.executor.refused > 0
 
 
+async def test_a_poll_of_many_groups_is_in_nobodys_way(bench: Bench) -> None:
+    bench.executor.perform(tuple(actions.ReadRecord(f"g{number}", 1.0) for number in range(2 * RUNNING_MAX)))
+    bench.executor.perform((FENCE,))
+    assert (len(bench.executor._reading), len(bench.executor._running)) == (2 * RUNNING_MAX, 1)
+    assert bench.executor.refused == 0
+    bench.executor.perform((actions.ReadRecord("voip", 1.0),) * READING_MAX)
+    assert len(bench.executor._reading) == READING_MAX
+    assert bench.executor.refused > 0
+
+
 async def test_a_full_executor_refuses_each_action_by_itself_and_still_publishes(bench: Bench) -> None:
-    bench.executor.perform((actions.ReadRecord("voip", 1.0),) * RUNNING_MAX)
-    bench.executor.perform((Publish(MESSAGE, flush=True), actions.ReadRecord("voip", 1.0), Publish(MESSAGE)))
+    bench.executor.perform((FENCE,) * RUNNING_MAX)
+    bench.executor.perform((Publish(MESSAGE, flush=True), FENCE, Publish(MESSAGE)))
     assert bench.log.count("published") == 2
-    assert bench.executor.refused == 2, "the wait for the flush, and the read"
+    assert bench.executor.refused == 2, "the wait for the flush, and the fence"

@@ -29,7 +29,7 @@ def _undrained(self: Policy, *args: Any, real: Any = Policy.against) -> list[str
     return [why for why in real(self, *args) if "is drained" not in why]
 
 
-def _toggle(seen: Evidence, record: Any) -> Verdict | None:
+def _toggle(seen: Evidence, record: Any, now: float) -> Verdict | None:
     """A wish is for the other site, whatever it named and whenever it was made."""
     return Verdict(Reason.OPERATOR, ("somebody asks",), consent_needed=True) if seen.wish is not None else None
 

@@ -38,6 +38,7 @@ _SOURCE, _DESTINATION = 12, 16
 _KEEP_BYTES = 128  # IPv4 and TCP headers at their longest; or UDP and RTP
 _SERVICES_MAX = 1000
 _NETWORKS_MAX = 100  # a filter has to fit into net.core.optmem_max, 20 KiB by default, with 8 bytes a line and more
+DROPS_TOLD_SECONDS = 10.0
 
 _log = structlog.get_logger("tunnelswitch.client_packets")
 
@@ -101,6 +102,8 @@ class ClientPackets:
         self._socket: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
         self._problem = ""
+        self._overloaded = False
+        self._told_of_drops_at = float("-inf")
         self.packets = 0
         self.dropped = 0
 
@@ -111,8 +114,13 @@ class ClientPackets:
 
     @property
     def problem(self) -> str:
-        """Why the device is not being watched; empty while it is."""
-        return "" if self.ready else f"client packets on {self._device} are not watched: {self._problem or 'not yet'}"
+        """Why clients are not being watched; empty while they are."""
+        why = self._problem or "not yet"
+        if self.ready:
+            if not self._overloaded:
+                return ""
+            why = "they come faster than they are read"
+        return f"client packets on {self._device} are not watched: {why}"
 
     async def start(self) -> None:
         """Begin to watch, and return. A device that is not there is tried again for ever, and logged once.
@@ -228,10 +236,13 @@ class ClientPackets:
     def _count_drops(self, watch: socket.socket) -> None:
         statistics = watch.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size)
         dropped = _STATISTICS.unpack(statistics)[1]  # reading resets it
+        self._overloaded = dropped > 0
         if dropped:
             self.dropped += dropped
             self._flows.forget()
-            _log.warning("client packets were dropped before they were read", device=self._device, packets=dropped)
+            if (now := self._clock()) - self._told_of_drops_at >= DROPS_TOLD_SECONDS:
+                self._told_of_drops_at = now
+                _log.warning("client packets dropped before they were read", device=self._device, ever=self.dropped)
 
 
 def address_filter(addresses: Sequence[str]) -> bytes:

@@ -36,7 +36,8 @@ class NatsMeta:
         servers: `server_name` of the NATS node by site, in the order in which sites should lead.
         access: who we are at the servers, and whom we trust.
         preferred_url: the server beside this site.
-        on_leader: called with the leader's site, or None for a server that is no site's, whenever it was looked up.
+        on_leader: called with the leader's site, or None for a server that is no site's or if nobody tells, whenever
+            it was looked up.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class NatsMeta:
                         last = error
                     await asyncio.sleep(_PAUSE_SECONDS)
         except TimeoutError:
+            self._on_leader(None)  # nobody knows where it is
             reason = describe(last) if last else "the leader has not moved"
             raise BusError(f"leader of JetStream: {reason}", "most NATS nodes must be up and see each other") from last
 

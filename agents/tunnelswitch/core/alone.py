@@ -47,6 +47,7 @@ class Alone:
         self._read_seconds = read_seconds
         self._claimed_at = started_at
         self._claimed_under: Stamp | None = None
+        self._has_looked = False
         self._granted: tuple[int, str] | None = None
         self._told = False
 
@@ -69,6 +70,9 @@ class Alone:
             unprotected: this site serves, and does not say that it has a standby for all that it serves.
             repeated: it is time to say again what is allowed.
         """
+        if not self._has_looked and self._gate.seen:
+            # An earlier process may have claimed a standby under what was stored when this one began.
+            self._has_looked, self._claimed_under = True, self._claimed_under or self._gate.stored
         allowed = unprotected and not record.in_sync and self._may_leave(record)
         if allowed == self._told and not (allowed and repeated):
             return []

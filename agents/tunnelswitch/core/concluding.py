@@ -16,6 +16,8 @@ from tunnelswitch.core.quorum import Ballot, quorum
 PATH_DOWN_SECONDS = 10.0
 # A gateway that has lost the active alone, path and bus, says so after this: a majority that agrees does it sooner.
 ALONE_SECONDS = 1.0
+# An operator's command repeats its wish each second, or each few where the store is slow.
+WISH_SECONDS = 5.0
 
 
 def conclude(evidence: Evidence, record: GroupRecord, now: float) -> Verdict | None:
@@ -36,7 +38,7 @@ def conclude(evidence: Evidence, record: GroupRecord, now: float) -> Verdict | N
     cut_off = _cut_off(evidence, record, now)
     if cut_off is not None and not cut_off.against:
         return cut_off
-    return _wished(evidence, record) or _drained(evidence, record) or cut_off
+    return _wished(evidence, record, now) or _drained(evidence, record) or cut_off
 
 
 def _suffices(evidence: Evidence, proof: Proof) -> bool:
@@ -96,9 +98,12 @@ def _in_vain(record: GroupRecord, services: tuple[str, ...]) -> str:
     )
 
 
-def _wished(evidence: Evidence, record: GroupRecord) -> Verdict | None:
+def _wished(evidence: Evidence, record: GroupRecord, now: float) -> Verdict | None:
+    """Whoever asks goes on asking: a wish that nobody repeats is not carried out when nobody expects it any more."""
     wish = evidence.wish
-    if wish is None or wish.stamp != record.stamp or wish.target != evidence.group.other(record.active):
+    if wish is None or now - evidence.wished_at > WISH_SECONDS:
+        return None
+    if wish.stamp != record.stamp or wish.target != evidence.group.other(record.active):
         return None
     return Verdict(Reason.OPERATOR, (f"{wish.asked_by} asks for {wish.target}",), consent_needed=True)
 

@@ -169,7 +169,7 @@ class GroupDecider:
 
     def decide(self, now: float) -> None:
         """What follows from all that is known now."""
-        self._house.due_at = None
+        self._house.due_at = self._standing.due_at = None
         if now >= self._reconcile_at:
             self._reconcile(now)
         record = self.record

@@ -52,6 +52,7 @@ class Evidence:
     ballots: dict[str, Ballot] = field(default_factory=dict)
     proofs: dict[str, Proof] = field(default_factory=dict)
     wish: MoveRequest | None = None
+    wished_at: float = float("-inf")
     drain: DrainRequest | None = None
     pause: PauseRequest | None = None
     asked: Verdict | None = None

@@ -46,7 +46,7 @@ class Wishes:
             return
         match request:
             case MoveRequest():
-                self._evidence.wish = request
+                self._evidence.wish, self._evidence.wished_at = request, now
             case PlanRequest():
                 self._plan(request, record, now)
             case DrainRequest():

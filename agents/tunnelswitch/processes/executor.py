@@ -22,6 +22,7 @@ from tunnelswitch.ports import Bus, DataPlane, Emit, Epochs, MetaLeader, Service
 
 FLUSH_DEADLINE_SECONDS = 0.005
 RUNNING_MAX = 512
+READING_MAX = 4096  # one for each group and poll, and all of a poll are one request
 
 _log = structlog.get_logger("tunnelswitch.executor")
 
@@ -76,6 +77,7 @@ class Executor:
         self._meta = meta
         self._post: Emit = lambda event: None
         self._running: set[asyncio.Task[None]] = set()
+        self._reading: set[asyncio.Task[None]] = set()
         self._pinning: asyncio.Task[None] | None = None
         self.refused = 0
 
@@ -84,9 +86,10 @@ class Executor:
 
     async def close(self) -> None:
         """Abandon what still runs."""
-        for task in self._running:
+        tasks = (*self._running, *self._reading)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def perform(self, batch: tuple[Action, ...]) -> None:
         """Start every action of the batch."""
@@ -110,7 +113,7 @@ class Executor:
     def _start(self, action: Action) -> None:
         match action:
             case actions.ReadRecord():
-                self._spawn(self._read(action))
+                self._spawn(self._read(action), reads=True)
             case actions.CommitRecord():
                 self._spawn(self._commit(action))
             case actions.ApplyTunnels():
@@ -126,19 +129,20 @@ class Executor:
             case _:
                 raise TypeError(f"no executor for {type(action).__name__}")
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
-        if len(self._running) >= RUNNING_MAX:
+    def _spawn(self, work: Coroutine[Any, Any, None], *, reads: bool = False) -> asyncio.Task[None] | None:
+        among, limit = (self._reading, READING_MAX) if reads else (self._running, RUNNING_MAX)
+        if len(among) >= limit:
             self.refused += 1
             work.close()
-            _log.error("too many actions at once", limit=RUNNING_MAX, remedy="is NATS or OVSDB hanging?")
+            _log.error("too many actions at once", limit=limit, remedy="is NATS or OVSDB hanging?")
             return None
         task = asyncio.get_running_loop().create_task(work)
-        self._running.add(task)
+        among.add(task)
+        task.add_done_callback(among.discard)
         task.add_done_callback(self._finished)
         return task
 
     def _finished(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("an action failed in an unforeseen way", error=repr(error))
 

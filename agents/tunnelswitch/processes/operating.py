@@ -179,20 +179,20 @@ class Operator:
         final: bool = False,
     ) -> GroupRecord:
         """Ask until the record is as wished. `final`: the first refusal of this very wish ends it."""
-        refusal = ""
+        said = ""
         try:
             async with asyncio.timeout(wait_seconds):
                 while not done(record):
                     if wish is not None:
                         self._bus.publish(wish(record))
                     heard = await self._answer(group, record)
-                    if isinstance(heard, str):
-                        refusal = heard
-                        if final and "not in force" not in heard:
-                            raise RefusedError(f"{group}: {heard}")
+                    if isinstance(heard, Decision):
+                        said = heard.reason if heard.action == "refuse" else f"{heard.reason}, and has not answered"
+                        if final and heard.action == "refuse" and "not in force" not in said:
+                            raise RefusedError(f"{group}: {said}")
                     record = heard if isinstance(heard, GroupRecord) else await self.record(group)
         except TimeoutError:
-            raise _unanswered(group, refusal, wait_seconds) from None
+            raise _unanswered(group, said, wait_seconds) from None
         return record
 
     async def _acknowledged(
@@ -225,17 +225,18 @@ class Operator:
                                 return said
         return None
 
-    async def _answer(self, group: str, record: GroupRecord) -> GroupRecord | str | None:
-        """The next record above `record`, or a refusal under it; None if nothing came for a while."""
+    async def _answer(self, group: str, record: GroupRecord) -> GroupRecord | Decision | None:
+        """The next record above `record`, or under it a refusal, or the word that the active was asked; None if nothing
+        came for a while."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ASK_AGAIN_SECONDS):
                 while True:
                     match await self._heard.get():
                         case Epoch(record=newer) if newer.group == group and newer.stamp > record.stamp:
                             return newer
-                        case Decision() as said if (said.group, said.action) == (group, "refuse"):
+                        case Decision() as said if said.group == group and said.action in ("refuse", "ask"):
                             if said.stamp == record.stamp and self._is_about_us(said.reason):
-                                return said.reason
+                                return said
         return None
 
     def _is_about_us(self, reason: str) -> bool:

@@ -41,6 +41,8 @@ _FAST: dict[int, int] = {
 }
 _PIECE_BYTES = 128 << 10
 _CONNECT_SECONDS = 2.0
+_FIRST_BYTES_SECONDS = 5.0
+_MAGIC = b"\x28\xb5\x2f\xfd"  # RFC 8878, 3.1.1
 # A peer that is gone says nothing. The agents are much quicker; this clears up after them: some 10 s, whether anything
 # is on its way to it or not (tcp(7)).
 _LINE = (
@@ -162,6 +164,9 @@ class Carrier:
 
     def _take_in(self, line: socket.socket) -> None:
         """The other site's carrier has a machine for our standby, if there is one that waits."""
+        if not _begins(line):
+            self.log.info("not_a_carrier", at=self._here)
+            return
         machine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with machine:
             try:
@@ -199,6 +204,17 @@ class Carrier:
         # A standby takes over just now, and its machine needs the processor more than the system does its memory back.
         time.sleep(_CLEAR_UP_SECONDS)
         self.log.info("stream_ended", reason=next(iter(reasons), "it was closed"))
+
+
+def _begins(line: socket.socket) -> bool:
+    """Does a stream of ours begin here? A standby takes in one stream and no second: not that of a monitor's probe."""
+    line.settimeout(_FIRST_BYTES_SECONDS)
+    try:
+        first = line.recv(len(_MAGIC), socket.MSG_PEEK)
+    except OSError:
+        return False
+    line.settimeout(None)
+    return first != b"" and _MAGIC.startswith(first)
 
 
 class Packer:

@@ -58,6 +58,8 @@ class FirstCopy:
             DriverError: QEMU did not answer.
         """
         machine = self._machine
+        if self.under_way and machine.migration not in COPYING:
+            self.ended()  # the order was lost with the connection
         if machine.role != "active" or machine.mode is not Mode.NONE or self.under_way:
             return
         parameters = await self._ask(qmp.QUERY_PARAMETERS, self._limit)
@@ -90,6 +92,8 @@ class FirstCopy:
         if self._until is not None:
             if now > self._until:
                 await self._ask(qmp.CANCEL, self._limit)
+                if machine.migration not in COPYING:
+                    self.ended()  # QEMU never began, and will not tell of an end
             elif self._halts and not self._halted and machine.run_state == RUNNING and self._nearly_done:
                 self._halted = True
                 await self._ask(qmp.HALT, self._limit)

@@ -20,14 +20,13 @@ import structlog
 from tunnelswitch.adapters.frames import FrameTap, realtime_keys
 from tunnelswitch.adapters.links import MATCH_ALL, Links
 from tunnelswitch.config import Output
-from tunnelswitch.errors import DataPlaneError
+from tunnelswitch.errors import DataPlaneError, TunnelswitchError, unforeseen
 from tunnelswitch.replication.held import HeldOutput
 
 RETRY_SECONDS = 0.25
-SLICE_FRAMES = 32
+SLICE_FRAMES, SLICE_FRAMES_MAX = 32, 256  # more the more waits: what comes in must not outrun what leaves
 SLICE_SECONDS = 0.001
 READ_FRAMES = 64
-LEAVING_FRAMES_MAX = 1 << 16
 # More than the kernel's buffer holds.
 DRAIN_FRAMES = 1 << 16
 CLOCK_STEP_NS = 5_000_000
@@ -52,6 +51,7 @@ class OutputHold:
         self._log = structlog.get_logger(__name__).bind(service=service, device=options.machine_device)
         self._tap: FrameTap | None = None
         self._leaving: deque[bytes] = deque()
+        self._leaving_bytes = 0
         self._pacing: asyncio.TimerHandle | None = None
         self._lost = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -81,8 +81,9 @@ class OutputHold:
             try:
                 await self._redirect()
                 self._open(FrameTap(options.machine_device, options.bridge_device, options.realtime_ports))
-            except (DataPlaneError, OSError) as error:
-                self._complain(error if isinstance(error, DataPlaneError) else DataPlaneError(str(error)))
+            except Exception as error:  # noqa: BLE001 - see `unforeseen`
+                self._shut()
+                self._complain(_told(error))
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             await self._lost.wait()
@@ -114,7 +115,7 @@ class OutputHold:
             self._tap.close()
             self._tap = None
 
-    def _complain(self, error: DataPlaneError) -> None:
+    def _complain(self, error: TunnelswitchError) -> None:
         self._count("output_failed")
         if self.problem != error.problem:
             self._log.warning("output_not_held", problem=error.diagnostics())
@@ -135,23 +136,22 @@ class OutputHold:
     def _read(self, limit: int) -> None:
         if self._tap is None:
             return
-        take, leaving = self.held.take, self._leaving
+        take = self.held.take
         try:
-            for at_ns, frame in self._tap.frames(limit):
-                if not take(at_ns, frame):
-                    continue
-                if len(leaving) < LEAVING_FRAMES_MAX:
-                    leaving.append(frame)
-                else:
-                    self.unsent += 1
+            passing = [frame for at_ns, frame in self._tap.frames(limit) if take(at_ns, frame)]
         except OSError as error:
             self._device_lost(error)
             return
-        if leaving and self._pacing is None:
-            self._send()
+        self._let_go(passing)
 
     def _let_go(self, frames: list[bytes]) -> None:
-        self._leaving.extend(frames)
+        """These may leave. What does not fit into the limit is dropped, as in `held`."""
+        for frame in frames:
+            if self._leaving_bytes + len(frame) > self._options.held_bytes_max:
+                self.unsent += 1
+                continue
+            self._leaving.append(frame)
+            self._leaving_bytes += len(frame)
         if self._leaving and self._pacing is None:
             self._send()
 
@@ -162,8 +162,10 @@ class OutputHold:
         if tap is None:
             return
         try:
-            for _ in range(min(SLICE_FRAMES, len(leaving))):
-                self.unsent += not tap.send(leaving.popleft())
+            for _ in range(min(len(leaving), SLICE_FRAMES_MAX, max(SLICE_FRAMES, len(leaving) // 8))):
+                frame = leaving.popleft()
+                self._leaving_bytes -= len(frame)
+                self.unsent += not tap.send(frame)
         except OSError as error:
             self._device_lost(error)
             return
@@ -203,6 +205,7 @@ class OutputHold:
     def ended(self) -> None:
         """The machine is gone, and what it still had to say with it."""
         self._leaving.clear()
+        self._leaving_bytes = 0
         self.held.discard()
 
     def _check_clock(self) -> None:
@@ -218,7 +221,7 @@ class OutputHold:
         held, counts = self.held, self.held.counts
         return {
             "output_held_packets": len(held) + len(self._leaving),
-            "output_held_bytes": held.bytes,
+            "output_held_bytes": held.bytes + self._leaving_bytes,
             "output_oldest_seconds": held.oldest_seconds(time.time_ns()),
             "output_unheld": float(not self.ready),
             "output_passed": counts.passed,
@@ -226,6 +229,12 @@ class OutputHold:
             "output_dropped": counts.dropped + self.missed + self.unsent,
             "output_discarded": counts.discarded,
         }
+
+
+def _told(error: Exception) -> TunnelswitchError:
+    if isinstance(error, TunnelswitchError):
+        return error
+    return DataPlaneError(str(error)) if isinstance(error, OSError) else unforeseen(error)
 
 
 def _clock_offset_ns() -> int:

@@ -80,7 +80,11 @@ class PeerWatch:
     def expect_checkpoints(self) -> None:
         """Be on the watch for the next checkpoint, unless that is so already."""
         self._freed = self._freed and self._machine.peer_lost
-        if self._stall is None:
+        if self._machine.peer_lost and self._machine.mode is Mode.PRIMARY:
+            # The order that frees it was lost, or never given: QEMU takes it twice without harm.
+            if self._parting is None or self._parting.done():
+                self._parting = asyncio.create_task(self._free(self._machine.problem))
+        elif self._stall is None:
             self._expect(held=False)
 
     def _expect(self, *, held: bool) -> None:
@@ -110,10 +114,11 @@ class PeerWatch:
         """The standby is lost: free the machine, and say that nobody stands by."""
         machine = self._machine
         if not machine.peer_lost:
-            if not await self._waits_for_peer(held):
+            if await self._waits_for_peer(held):
+                self._hung()
+            elif not machine.peer_lost:  # which it may have become meanwhile
                 self._expect(held=held)
                 return
-            self._hung()
         if machine.mode is Mode.NONE:
             self._log.warning("gives_up_copying", reason=reason)
             await self._do(qmp.CUT)

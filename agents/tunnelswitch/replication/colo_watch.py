@@ -21,7 +21,7 @@ import structlog
 from tunnelswitch.config import Colo, Output
 from tunnelswitch.core.events import RunExited, ServiceSeen
 from tunnelswitch.core.facts import CheckpointSeen
-from tunnelswitch.errors import DriverError
+from tunnelswitch.errors import DriverError, unforeseen
 from tunnelswitch.ports import Emit
 from tunnelswitch.replication import colo_qmp as qmp
 from tunnelswitch.replication.colo_link import LostError, QmpLink
@@ -148,6 +148,8 @@ class MachineWatch:
                 await self._attend(link)
             except DriverError as error:
                 self._complain(error)
+            except Exception as error:  # noqa: BLE001 - see `unforeseen`
+                self._complain(unforeseen(error))
             finally:
                 self.link = None
                 await link.close()

@@ -19,7 +19,7 @@ import structlog
 from tunnelswitch.config import Exec
 from tunnelswitch.core.events import RunExited, ServiceSeen
 from tunnelswitch.core.facts import CheckpointSeen
-from tunnelswitch.errors import DriverError
+from tunnelswitch.errors import DriverError, unforeseen
 from tunnelswitch.ports import Emit
 from tunnelswitch.replication.committed import Committed
 from tunnelswitch.replication.hooks import Hooks
@@ -140,9 +140,12 @@ class ServiceWatch:
 
     async def _watch(self) -> None:
         while True:
-            await self.look()
-            if self._options.health and self.running is not None:
-                await self._check_health()
+            try:
+                await self.look()
+                if self._options.health and self.running is not None:
+                    await self._check_health()
+            except Exception as error:  # noqa: BLE001 - see `unforeseen`
+                self._complain(unforeseen(error).diagnostics())
             await wait_for(self._wake, POLL_SECONDS - POLL_GAP_SECONDS)
             self._wake.clear()
             # What woke us has been told; whoever acts on it needs the processor more than our next look does.

@@ -23,7 +23,7 @@ from tunnelswitch.core.events import (
     Promoted,
     PromotionFailed,
 )
-from tunnelswitch.errors import DriverError
+from tunnelswitch.errors import DriverError, unforeseen
 from tunnelswitch.ports import Emit, uncounted
 from tunnelswitch.replication.xen_link import KeeperLink, KeeperMessage
 from tunnelswitch.replication.xen_state import Guest
@@ -86,6 +86,8 @@ class XenDriver:
                 raise DriverError(f"the keeper on {self._path} was lost", "it is looked for")
             except DriverError as error:
                 self._complain(error)
+            except Exception as error:  # noqa: BLE001 - see `unforeseen`
+                self._complain(unforeseen(error))
             finally:
                 self._link = None
                 await link.close()

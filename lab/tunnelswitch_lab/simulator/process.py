@@ -111,7 +111,7 @@ class _Executor(Executor):
     def _tell(self, thing: object) -> None:
         """The world keeps its own log."""
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> Any:
+    def _spawn(self, work: Coroutine[Any, Any, None], *, reads: bool = False) -> Any:
         self._process.carry_on(work)
         return _DONE
 
