@@ -123,15 +123,16 @@ class SwitchFailed:
 class ServiceSeen:
     """The driver's word on the local instance. An empty run means that there is none. `progress` (0 to 1) is how much
     of a copy under way the peer has; `why` what is missing to a sound protection: said of one that is protected, it is
-    degraded. `outgrown`: its process nears its memory limit. `left`: a standby whose active has left it: it holds what
-    it last had, and will never get more."""
+    degraded. The number of the last checkpoint makes no difference between two: checkpoints tell of themselves.
+    `outgrown`: its process nears its memory limit. `left`: a standby whose active has left it: it holds what it last
+    had, and will never get more."""
 
     service: str
     run: str
     role: str
     protection: Protection
     in_sync: bool
-    checkpoint_sequence: int = 0
+    checkpoint_sequence: int = field(default=0, compare=False)
     progress: float = 0.0
     why: str = ""
     outgrown: bool = False

@@ -12,7 +12,6 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -292,7 +291,7 @@ class MachineWatch:
         self._wake.set()
 
     def _tell(self) -> None:
-        """Emit what has changed, the checkpoints' number aside: they tell of themselves."""
+        """Emit what has changed."""
         if self.output is not None:
             self.output.follow(guarded=self.machine.checkpointed)
             self.machine.output_ready, self.machine.output_covered = self.output.ready, self.output.held.covered
@@ -300,7 +299,7 @@ class MachineWatch:
             return
         self.machine.outgrown = self.memory.near
         seen = self.machine.seen()
-        if self._told is None or _but_sequence(seen) != _but_sequence(self._told):
+        if seen != self._told:
             self._told = seen
             self._emit(seen)
             self._log.info("seen", role=seen.role, protection=seen.protection.value, in_sync=seen.in_sync)
@@ -316,7 +315,3 @@ class MachineWatch:
             if self._complaint != error.problem:
                 self._log.warning("machine_not_seen", problem=error.diagnostics())
         self._complaint = error.problem
-
-
-def _but_sequence(seen: ServiceSeen) -> ServiceSeen:
-    return replace(seen, checkpoint_sequence=0)

@@ -217,9 +217,9 @@ class ServiceWatch:
         self._tell()
 
     def _tell(self) -> None:
-        """Emit what has changed, the checkpoints' number aside: they tell of themselves."""
+        """Emit what has changed."""
         seen = self._instance.seen()
-        if self._told is None or _but_sequence(seen) != _but_sequence(self._told):
+        if seen != self._told:
             self._told = seen
             self._emit(seen)
 
@@ -230,10 +230,6 @@ class ServiceWatch:
         if problem and problem != self._complaint:
             self._log.warning("service_not_seen", problem=problem)
         self._complaint = problem
-
-
-def _but_sequence(seen: ServiceSeen) -> tuple[object, ...]:
-    return (seen.run, seen.role, seen.protection, seen.in_sync, seen.progress, seen.why)
 
 
 async def wait_for(event: asyncio.Event, limit_seconds: float) -> None:
