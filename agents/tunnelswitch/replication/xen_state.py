@@ -92,13 +92,7 @@ class Guest:
         return [RunExited(self.service, run)]
 
     def _become(self, seen: ServiceSeen) -> list[object]:
-        """Tell what has changed, the checkpoints' number aside: they tell of themselves."""
-        first = not self.known
-        changed = (seen.run, seen.role, seen.protection, seen.in_sync) != (
-            self.seen.run,
-            self.seen.role,
-            self.seen.protection,
-            self.seen.in_sync,
-        )
+        """Tell what has changed."""
+        news = seen != self.seen or not self.known
         self.seen = seen
-        return [seen] if changed or first else []
+        return [seen] if news else []
