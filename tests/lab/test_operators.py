@@ -118,6 +118,36 @@ async def test_a_lost_record_is_recovered_above_every_mark_and_nothing_moves(run
     assert running.tunnels() == {"t3-pbx"}
 
 
+async def test_the_stores_of_most_nodes_are_lost_and_clients_notice_nothing(running: Running) -> None:
+    """As docs/operations.md has it: without two stores nothing is decided; all are emptied, and the marks tell."""
+    bed = running.bed
+    layout = bed.layout
+    assert (await command(running, "switchover", "--to", "secondary")).returncode == 0
+    async with running.watched() as view:
+        nodes = [running.proc(f"nats-{site.name}") for site in layout.sites]
+        for node in nodes:
+            node.signal(9)
+        await procs.wait_gone([node.pid for node in nodes], 20.0)
+        messaging.clear(layout)
+        for site in layout.sites:
+            messaging.start(layout, site, bed._spawn_for_site, tls=bed.options.tls)
+        await messaging.wait_ready(layout)
+
+        async def back() -> bool:
+            sites = [site.name for site in layout.sites]
+            return all([await running.metric(site, "agent", "tunnelswitch_bus_connected") == 1 for site in sites])
+
+        await running.until(back, "agents on the bus")
+        status = await command(running, "status", "-f", "json")
+        assert status.returncode == 1
+        assert "`tunnelswitch recover` if it is lost" in status.stdout
+        recovered = await command(running, "recover")
+        assert recovered.returncode == 0, recovered.stderr
+        assert "secondary is active" in recovered.stdout
+    assert view.copies == ["secondary"]
+    assert running.tunnels() == {"t3-pbx"}
+
+
 async def test_a_record_that_is_no_record_is_recovered_too(running: Running) -> None:
     layout = running.bed.layout
 

@@ -185,14 +185,14 @@ class Connection:
         """Try for ever. The server that has just failed us comes last."""
         pause = self._timing.retry_seconds
         order = sorted(self._urls, key=lambda url: url == last_url)
-        said = False
+        said: set[str] = set()
         while True:
             _heed_cancellation()
             client = await self._first_of(order)
             if client is not None:
                 return client
-            if not said and not self._awaited:
-                said = True
+            if not self._awaited and not said.issuperset(self._errors.values()):
+                said.update(self._errors.values())  # each reason once: another one may come to light
                 self._log.error(
                     "no NATS server answers, trying for ever",
                     errors=dict(self._errors),
