@@ -25,6 +25,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from tunnelswitch import packet_sockets
 from tunnelswitch_lab.workload.pacing import (
     ANCILLARY_BYTES,
     Lateness,
@@ -33,8 +34,6 @@ from tunnelswitch_lab.workload.pacing import (
     receive_time_ns,
 )
 
-_SO_RCVBUFFORCE = 33  # socket(7)
-_SOL_PACKET, _PACKET_IGNORE_OUTGOING = 263, 23  # packet(7)
 _BUFFER_BYTES = 8 << 20
 _FRAME_MAX_BYTES = 65536
 _BATCH = 64
@@ -139,11 +138,11 @@ class Way:
 def open_device(name: str) -> socket.socket:
     """Every frame that comes in at a device, and a way out of it. Raises OSError if there is no such device."""
     device = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-    device.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-    device.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+    packet_sockets.ignore_outgoing(device)
+    packet_sockets.enlarge(device, _BUFFER_BYTES)
     ask_for_receive_times(device)
     device.setblocking(False)
-    device.bind((name, 0x0003))  # ETH_P_ALL; only now does anything come in
+    device.bind((name, packet_sockets.ETH_P_ALL))  # only now does anything come in
     return device
 
 

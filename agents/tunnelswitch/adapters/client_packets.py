@@ -8,9 +8,7 @@ IPv4 without a VLAN tag in the payload only.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import socket
-import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,22 +16,11 @@ from ipaddress import IPv4Network, collapse_addresses
 
 import structlog
 
+from tunnelswitch import packet_sockets
 from tunnelswitch.core.flows import FlowLimits, Flows
 from tunnelswitch.errors import ClientPacketsError
 from tunnelswitch.ports import Emit
 
-_SOL_PACKET = 263
-_PACKET_STATISTICS = 6
-_ETH_P_ALL = 3
-_ETH_P_IP = 0x0800
-_SO_ATTACH_FILTER = 26
-_SO_RCVBUFFORCE = 33
-_SO_TIMESTAMPNS = 35
-_TIMESPEC = struct.Struct("@qq")
-_STATISTICS = struct.Struct("@II")
-_FILTER_LINE = struct.Struct("@HBBI")
-_LOAD_WORD, _AND, _JUMP_EQUAL, _RETURN = 0x20, 0x54, 0x15, 0x06  # linux/filter.h, classic BPF
-_ANCILLARY_PROTOCOL = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL
 _SOURCE, _DESTINATION = 12, 16
 _KEEP_BYTES = 128  # IPv4 and TCP headers at their longest; or UDP and RTP
 _SERVICES_MAX = 1000
@@ -161,13 +148,10 @@ class ClientPackets:
         # Protocol 0 receives nothing: no packet comes in before filter and device are set.
         watch = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
         try:
-            program = ctypes.create_string_buffer(self._filter, len(self._filter))
-            lines = len(self._filter) // _FILTER_LINE.size
-            header = struct.pack("@HP", lines, ctypes.addressof(program))
-            watch.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
-            watch.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-            _enlarge(watch, self._limits.buffer_bytes)
-            watch.bind((self._device, _ETH_P_ALL))
+            packet_sockets.attach(watch, self._filter)
+            packet_sockets.stamp(watch)
+            packet_sockets.enlarge(watch, self._limits.buffer_bytes)
+            watch.bind((self._device, packet_sockets.ETH_P_ALL))
         except OSError:
             watch.close()
             raise
@@ -204,8 +188,7 @@ class ClientPackets:
             except BlockingIOError:
                 break
             self.packets += 1
-            seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
-            at_ns = seconds * 1_000_000_000 + nanoseconds
+            at_ns = packet_sockets.nanoseconds(ancillary)
             traffic = take(at_ns, data)
             if traffic is not None:
                 self._emit(traffic)
@@ -234,8 +217,7 @@ class ClientPackets:
         return now_ns
 
     def _count_drops(self, watch: socket.socket) -> None:
-        statistics = watch.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size)
-        dropped = _STATISTICS.unpack(statistics)[1]  # reading resets it
+        dropped = packet_sockets.missed(watch)
         self._overloaded = dropped > 0
         if dropped:
             self.dropped += dropped
@@ -249,17 +231,21 @@ def address_filter(addresses: Sequence[str]) -> bytes:
     """A classic BPF program (linux/filter.h) that keeps the head of IPv4 packets from or to one of the addresses, and
     of few others: what is kept beyond that, so that the program stays small, is told apart when it is read."""
     networks = _networks(addresses)
-    lines = [(_LOAD_WORD, 0, 0, _ANCILLARY_PROTOCOL), (_JUMP_EQUAL, 1, 0, _ETH_P_IP), (_RETURN, 0, 0, 0)]
+    lines: list[packet_sockets.Line] = [
+        (packet_sockets.LOAD_WORD, 0, 0, packet_sockets.ANCILLARY),  # SKF_AD_PROTOCOL
+        (packet_sockets.IF_EQUAL, 1, 0, packet_sockets.ETH_P_IP),
+        (packet_sockets.RETURN, 0, 0, 0),
+    ]
     for offset in (_SOURCE, _DESTINATION):
         for network in networks:
             lines += [
-                (_LOAD_WORD, 0, 0, offset),
-                (_AND, 0, 0, int(network.netmask)),
-                (_JUMP_EQUAL, 0, 1, int(network.network_address)),
-                (_RETURN, 0, 0, _KEEP_BYTES),
+                (packet_sockets.LOAD_WORD, 0, 0, offset),
+                (packet_sockets.AND, 0, 0, int(network.netmask)),
+                (packet_sockets.IF_EQUAL, 0, 1, int(network.network_address)),
+                (packet_sockets.RETURN, 0, 0, _KEEP_BYTES),
             ]
-    lines.append((_RETURN, 0, 0, 0))
-    return b"".join(_FILTER_LINE.pack(*line) for line in lines)
+    lines.append((packet_sockets.RETURN, 0, 0, 0))
+    return packet_sockets.program(lines)
 
 
 def _networks(addresses: Sequence[str]) -> list[IPv4Network]:
@@ -271,10 +257,3 @@ def _networks(addresses: Sequence[str]) -> list[IPv4Network]:
         if len(networks) <= _NETWORKS_MAX:
             return networks
         length -= 1
-
-
-def _enlarge(watch: socket.socket, size_bytes: int) -> None:
-    try:
-        watch.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size_bytes)
-    except PermissionError:  # without CAP_NET_ADMIN: as much as net.core.rmem_max allows
-        watch.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size_bytes)

@@ -7,32 +7,22 @@ nothing.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import socket
-import struct
 from collections.abc import Iterator, Sequence
 
+from tunnelswitch import packet_sockets as packets
 from tunnelswitch.errors import DataPlaneError
 
 Ports = tuple[int, int]
 PORT_RANGES_MAX = 32
 
-_SOL_PACKET = 263
-_PACKET_STATISTICS, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 6, 15, 23
-_SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 26, 33, 35
-_ETH_P_ALL, _ETH_P_IP, _UDP = 0x0003, 0x0800, 17
+_UDP = 17
 _VERSION_4_WITHOUT_OPTIONS = 0x45
 _FRAGMENT = 0x3FFF  # more fragments, or an offset
 _BUFFER_BYTES = 8 << 20
 _FRAME_MAX_BYTES = 10 + 14 + 65536
-_TIMESPEC = struct.Struct("@qq")
-_STATISTICS = struct.Struct("@II")
-_LINE = struct.Struct("@HBBI")
-# linux/filter.h, classic BPF
-_LOAD_WORD, _LOAD_HALF, _LOAD_BYTE = 0x20, 0x28, 0x30
-_IF_EQUAL, _IF_GREATER, _IF_AT_LEAST, _IF_ANY_BIT, _RETURN = 0x15, 0x25, 0x35, 0x45, 0x06
-_VLAN_TAG_PRESENT = 0xFFFFF000 + 48  # SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT
+_VLAN_TAG_PRESENT = packets.ANCILLARY + 48
 _WHOLE = 0xFFFFFFFF
 _GONE = (errno.ENETDOWN, errno.ENODEV, errno.ENXIO)
 
@@ -50,15 +40,11 @@ class FrameTap:
     def __init__(self, source: str, target: str, elsewhere: Sequence[Ports] = ()) -> None:
         self._in = _open(source)
         try:
-            program = ctypes.create_string_buffer(frame_filter(elsewhere))
-            lines = (len(program) - 1) // _LINE.size
-            self._in.setsockopt(
-                socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", lines, ctypes.addressof(program))
-            )
-            self._in.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-            self._in.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-            self._in.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
-            self._in.bind((source, _ETH_P_ALL))
+            packets.attach(self._in, frame_filter(elsewhere))
+            packets.stamp(self._in)
+            packets.enlarge(self._in, _BUFFER_BYTES)
+            packets.ignore_outgoing(self._in)
+            self._in.bind((source, packets.ETH_P_ALL))
             self._out = _open(target)
             self._out.bind((target, 0))
         except OSError as error:
@@ -84,8 +70,7 @@ class FrameTap:
                 frame, ancillary, _flags, _address = receive(_FRAME_MAX_BYTES, 64)
             except BlockingIOError:
                 return
-            seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
-            yield seconds * 1_000_000_000 + nanoseconds, frame
+            yield packets.nanoseconds(ancillary), frame
 
     def send(self, frame: bytes) -> bool:
         """Send a frame as it came; False if there is no room for it, or it is too long for the device.
@@ -103,8 +88,7 @@ class FrameTap:
 
     def missed(self) -> int:
         """Frames that did not fit into the kernel's buffer since the last call."""
-        statistics = self._in.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size)
-        return int(_STATISTICS.unpack(statistics)[1])
+        return packets.missed(self._in)
 
     def close(self) -> None:
         """Let go of both devices."""
@@ -115,17 +99,17 @@ class FrameTap:
 def frame_filter(elsewhere: Sequence[Ports]) -> bytes:
     """A classic BPF program that keeps every frame without a VLAN tag, except what `realtime_keys` matches."""
     tests = [
-        (_LOAD_HALF, 12, None),
-        (_IF_EQUAL, _ETH_P_IP, False),
-        (_LOAD_BYTE, 14, None),
-        (_IF_EQUAL, _VERSION_4_WITHOUT_OPTIONS, False),
-        (_LOAD_BYTE, 23, None),
-        (_IF_EQUAL, _UDP, False),
-        (_LOAD_HALF, 20, None),
-        (_IF_ANY_BIT, _FRAGMENT, True),
-        (_LOAD_HALF, 34, None),
+        (packets.LOAD_HALF, 12, None),
+        (packets.IF_EQUAL, packets.ETH_P_IP, False),
+        (packets.LOAD_BYTE, 14, None),
+        (packets.IF_EQUAL, _VERSION_4_WITHOUT_OPTIONS, False),
+        (packets.LOAD_BYTE, 23, None),
+        (packets.IF_EQUAL, _UDP, False),
+        (packets.LOAD_HALF, 20, None),
+        (packets.IF_ANY_BIT, _FRAGMENT, True),
+        (packets.LOAD_HALF, 34, None),
     ]
-    lines = [(_LOAD_WORD, 0, 0, _VLAN_TAG_PRESENT), (_IF_EQUAL, 1, 0, 0), (_RETURN, 0, 0, 0)]
+    lines = [(packets.LOAD_WORD, 0, 0, _VLAN_TAG_PRESENT), (packets.IF_EQUAL, 1, 0, 0), (packets.RETURN, 0, 0, 0)]
     if elsewhere:
         ranges = len(elsewhere)
         size = len(tests) + 3 * ranges
@@ -133,9 +117,9 @@ def frame_filter(elsewhere: Sequence[Ports]) -> bytes:
             keep = size - place - 1
             lines.append((code, keep if to_keep is True else 0, keep if to_keep is False else 0, operand))
         for first, last in elsewhere:
-            lines += [(_IF_AT_LEAST, 0, 2, first), (_IF_GREATER, 1, 0, last), (_RETURN, 0, 0, 0)]
-    lines.append((_RETURN, 0, 0, _WHOLE))
-    return b"".join(_LINE.pack(code, true, false, operand) for code, true, false, operand in lines)
+            lines += [(packets.IF_AT_LEAST, 0, 2, first), (packets.IF_GREATER, 1, 0, last), (packets.RETURN, 0, 0, 0)]
+    lines.append((packets.RETURN, 0, 0, _WHOLE))
+    return packets.program(lines)
 
 
 def realtime_keys(ports: Ports) -> list[list[str]]:
@@ -161,7 +145,7 @@ def _open(device: str) -> socket.socket:
     except OSError as error:
         raise _refused(device, error) from None
     try:
-        opened.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+        packets.take_as_sent(opened)
     except OSError as error:
         opened.close()
         raise _refused(device, error) from None

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import gc
 import json
 import selectors
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tunnelswitch import packet_sockets
 from tunnelswitch_lab.measure.pcap import PcapWriter
 from tunnelswitch_lab.workload.pacing import (
     ANCILLARY_BYTES,
@@ -31,16 +30,12 @@ from tunnelswitch_lab.workload.pacing import (
     receive_time_ns,
 )
 
-_SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33  # socket(7)
-_SOL_PACKET, _PACKET_STATISTICS = 263, 6  # packet(7)
 _PACKET_OUTGOING = 4
-_ETH_P_ALL = 3
 _BUFFER_BYTES = 4 << 20
 _FLUSH_SECONDS = 0.5
 _MAX_PORTS = 8
 
-_LOAD_HALF, _LOAD_BYTE, _LOAD_INDEX_IP_LENGTH, _LOAD_HALF_INDEXED = 0x28, 0x30, 0xB1, 0x48
-_JUMP_EQUAL, _JUMP_BITS, _RETURN = 0x15, 0x45, 0x06
+_LOAD_INDEX_IP_LENGTH, _LOAD_HALF_INDEXED = 0xB1, 0x48  # linux/filter.h
 
 
 def udp_filter(ports: Sequence[int]) -> bytes:
@@ -54,21 +49,24 @@ def udp_filter(ports: Sequence[int]) -> bytes:
         return code, if_true - at - 1, if_false - at - 1, value
 
     program = [
-        (_LOAD_HALF, 0, 0, 12),
-        jump(_JUMP_EQUAL, 0x0800, 1, 2, reject),
-        (_LOAD_BYTE, 0, 0, 23),
-        jump(_JUMP_EQUAL, 17, 3, 4, reject),
-        (_LOAD_HALF, 0, 0, 20),
-        jump(_JUMP_BITS, 0x1FFF, 5, reject, 6 if ports else accept),
+        (packet_sockets.LOAD_HALF, 0, 0, 12),
+        jump(packet_sockets.IF_EQUAL, packet_sockets.ETH_P_IP, 1, 2, reject),
+        (packet_sockets.LOAD_BYTE, 0, 0, 23),
+        jump(packet_sockets.IF_EQUAL, 17, 3, 4, reject),
+        (packet_sockets.LOAD_HALF, 0, 0, 20),
+        jump(packet_sockets.IF_ANY_BIT, 0x1FFF, 5, reject, 6 if ports else accept),
         (_LOAD_INDEX_IP_LENGTH, 0, 0, 14),
     ]
     for offset in (14, 16) if ports else ():  # source port, destination port
         program.append((_LOAD_HALF_INDEXED, 0, 0, offset))
         for port in ports:
             at = len(program)
-            program.append(jump(_JUMP_EQUAL, port, at, accept, at + 1))
-    program += [(_RETURN, 0, 0, 0), (_RETURN, 0, 0, 0xFFFF)]  # the last miss falls through to the reject
-    return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
+            program.append(jump(packet_sockets.IF_EQUAL, port, at, accept, at + 1))
+    program += [
+        (packet_sockets.RETURN, 0, 0, 0),
+        (packet_sockets.RETURN, 0, 0, 0xFFFF),
+    ]  # the last miss falls through to the reject
+    return packet_sockets.program(program)
 
 
 class Capture:
@@ -79,13 +77,10 @@ class Capture:
         self.packets = 0
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
         try:
-            code = udp_filter(ports)
-            program = ctypes.create_string_buffer(code)
-            argument = struct.pack("HP", len(code) // 8, ctypes.addressof(program))
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, argument)
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+            packet_sockets.attach(self._socket, udp_filter(ports))
+            packet_sockets.enlarge(self._socket, _BUFFER_BYTES)
             ask_for_receive_times(self._socket)
-            self._socket.bind((device, _ETH_P_ALL))  # only now packets arrive: filtered and stamped
+            self._socket.bind((device, packet_sockets.ETH_P_ALL))  # only now packets arrive: filtered and stamped
         except OSError:
             self._socket.close()
             raise
@@ -106,8 +101,7 @@ class Capture:
 
     def dropped(self) -> int:
         """Packets the kernel could not keep since the last call (the kernel resets its counter)."""
-        data = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
-        return int(struct.unpack("II", data)[1])
+        return packet_sockets.missed(self._socket)
 
     def close(self) -> None:
         """Stop capturing."""

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import gc
 import os
 import selectors
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from tunnelswitch import packet_sockets
 from tunnelswitch_lab.workload.checkpoints import Checkpoint
 from tunnelswitch_lab.workload.pacing import ask_for_realtime
 from tunnelswitch_lab.workload.packets import (
@@ -40,7 +39,7 @@ from tunnelswitch_lab.workload.reporting import Reporter
 from tunnelswitch_lab.workload.state import ServiceState
 
 _IP_FREEBIND = 15  # ip(7)
-_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27  # socket(7)
+_SO_DETACH_FILTER = 27  # socket(7)
 _BATCH = 64  # datagrams taken at once before other sockets get their turn
 _IDLE_SECONDS = 3600.0
 
@@ -66,9 +65,7 @@ class ServiceOptions:
 
 def _drop_everything(sock: socket.socket) -> None:
     """Have the kernel drop all that arrives: classic BPF `ret #0`."""
-    program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
-    argument = struct.pack("HP", 1, ctypes.addressof(program))
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, argument)
+    packet_sockets.attach(sock, packet_sockets.program([(packet_sockets.RETURN, 0, 0, 0)]))
 
 
 def _service_socket(host: str, port: int) -> socket.socket:
