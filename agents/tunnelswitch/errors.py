@@ -107,7 +107,7 @@ class DriverError(TunnelswitchError):
 
 def unforeseen(error: Exception) -> DriverError:
     """A mistake of ours, as something that a watch can complain of and go on: one that ends says the same for ever."""
-    return DriverError(f"internal error: {error!r}", "please report it, with this log")
+    return DriverError(f"internal error: {error!r}", "please report it, with a log of TUNNELSWITCH_LOG_LEVEL=debug")
 
 
 class PkiError(TunnelswitchError):

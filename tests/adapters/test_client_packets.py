@@ -13,6 +13,7 @@ import pytest
 from netns_bed import Namespace, veth
 from three_sites import Events, until
 
+from tunnelswitch.adapters import client_packets
 from tunnelswitch.adapters.client_packets import ClientPackets, PacketLimits
 from tunnelswitch.core.events import ClientsSeen
 from tunnelswitch.core.facts import Traffic
@@ -138,7 +139,10 @@ async def test_reading_late_invents_no_gap_and_no_silence(pair: Pair, watch: Any
     assert not [fact for fact in events.of(Traffic) if fact.gap_seconds > max(0.2, longest_seconds + 0.01)]
 
 
-async def test_dropped_packets_make_it_forget(pair: Pair, watch: Any, events: Events) -> None:
+async def test_dropped_packets_make_it_forget(
+    pair: Pair, watch: Any, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_packets, "DROPS_TOLD_SECONDS", 1.0)
     one = await watch(buffer_bytes=4096)
     with pair.gateway.udp(SERVICE, 5004) as service:
         for _ in range(500):

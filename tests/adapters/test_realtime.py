@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import subprocess
 import sys
 
@@ -48,7 +49,8 @@ os.setuid(65534)
 
 
 # A slice of one's own: since Linux 6.12, and the ordinary one is then told as well.
-SLICES = tuple(map(int, platform.release().split(".")[:2])) >= (6, 12) and platform.machine() in ("x86_64", "aarch64")
+KERNEL = tuple(int(number) for number in re.findall(r"\d+", platform.release())[:2])
+SLICES = KERNEL >= (6, 12) and platform.machine() in ("x86_64", "aarch64")
 
 
 def run(before: str = "", **options: object) -> tuple[dict[str, object], str]:

@@ -37,7 +37,7 @@ def test_the_units_and_the_page_about_them_know_each_other() -> None:
     units = sorted((ROOT / "deploy/systemd").iterdir())
     assert len(units) == 6
     for unit in units:
-        of = "@SERVICE" if "standby" in unit.name else "@SITE"
+        of = "@SERVICE" if unit.name.startswith(("tunnelswitch-standby", "tunnelswitch-xen-keeper")) else "@SITE"
         assert f"`{unit.name.replace('@', of)}`" in section
         assert 'docs/configuration.md, "Under systemd"' in unit.read_text(encoding="utf-8")
 

@@ -89,7 +89,7 @@ class ClientPackets:
         self._socket: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
         self._problem = ""
-        self._overloaded = False
+        self._dropped_at = float("-inf")
         self._told_of_drops_at = float("-inf")
         self.packets = 0
         self.dropped = 0
@@ -104,7 +104,7 @@ class ClientPackets:
         """Why clients are not being watched; empty while they are."""
         why = self._problem or "not yet"
         if self.ready:
-            if not self._overloaded:
+            if self._clock() - self._dropped_at >= DROPS_TOLD_SECONDS:
                 return ""
             why = "they come faster than they are read"
         return f"client packets on {self._device} are not watched: {why}"
@@ -218,11 +218,11 @@ class ClientPackets:
 
     def _count_drops(self, watch: socket.socket) -> None:
         dropped = packet_sockets.missed(watch)
-        self._overloaded = dropped > 0
         if dropped:
             self.dropped += dropped
             self._flows.forget()
-            if (now := self._clock()) - self._told_of_drops_at >= DROPS_TOLD_SECONDS:
+            now = self._dropped_at = self._clock()
+            if now - self._told_of_drops_at >= DROPS_TOLD_SECONDS:
                 self._told_of_drops_at = now
                 _log.warning("client packets dropped before they were read", device=self._device, ever=self.dropped)
 

@@ -19,7 +19,8 @@ One = Callable[[str, float, str], Awaitable[T]]
 Many = Callable[[Sequence[str], float], Awaitable[dict[str, T]]]
 
 # What is left of the deadline is for reading each by itself. Together takes four trips to the leader, one after the
-# other: of 0.5 s this much is enough for round trips of 100 ms.
+# other: of 0.5 s this much is enough for round trips of 100 ms. Where records change meanwhile, so far away, the next
+# poll has it.
 SHARE = 0.8
 
 

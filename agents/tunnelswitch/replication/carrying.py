@@ -165,7 +165,7 @@ class Carrier:
     def _take_in(self, line: socket.socket) -> None:
         """The other site's carrier has a machine for our standby, if there is one that waits."""
         if not _begins(line):
-            self.log.info("not_a_carrier", at=self._here)
+            self.log.info("not_a_carrier", at=self._here, remedy="both sites need `tunnelswitch carry`")
             return
         machine = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with machine:

@@ -91,8 +91,9 @@ class FirstCopy:
         machine = self._machine
         if self._until is not None:
             if now > self._until:
+                began = machine.migration in COPYING
                 await self._ask(qmp.CANCEL, self._limit)
-                if machine.migration not in COPYING:
+                if not began:
                     self.ended()  # QEMU never began, and will not tell of an end
             elif self._halts and not self._halted and machine.run_state == RUNNING and self._nearly_done:
                 self._halted = True

@@ -83,6 +83,7 @@ class OutputHold:
                 self._open(FrameTap(options.machine_device, options.bridge_device, options.realtime_ports))
             except Exception as error:  # noqa: BLE001 - see `unforeseen`
                 self._shut()
+                self._log.debug("output_not_held", exc_info=error)
                 self._complain(_told(error))
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
@@ -136,18 +137,19 @@ class OutputHold:
     def _read(self, limit: int) -> None:
         if self._tap is None:
             return
-        take = self.held.take
+        take, passing = self.held.take, []
         try:
-            passing = [frame for at_ns, frame in self._tap.frames(limit) if take(at_ns, frame)]
+            for at_ns, frame in self._tap.frames(limit):
+                if take(at_ns, frame):
+                    passing.append(frame)
         except OSError as error:
             self._device_lost(error)
-            return
         self._let_go(passing)
 
     def _let_go(self, frames: list[bytes]) -> None:
         """These may leave. What does not fit into the limit is dropped, as in `held`."""
         for frame in frames:
-            if self._leaving_bytes + len(frame) > self._options.held_bytes_max:
+            if self._leaving and self._leaving_bytes + len(frame) > self._options.held_bytes_max:
                 self.unsent += 1
                 continue
             self._leaving.append(frame)

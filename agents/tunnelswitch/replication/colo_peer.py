@@ -80,10 +80,10 @@ class PeerWatch:
     def expect_checkpoints(self) -> None:
         """Be on the watch for the next checkpoint, unless that is so already."""
         self._freed = self._freed and self._machine.peer_lost
-        if self._machine.peer_lost and self._machine.mode is Mode.PRIMARY:
+        if self._machine.peer_lost and self._machine.mode is Mode.PRIMARY and not self._closed:
             # The order that frees it was lost, or never given: QEMU takes it twice without harm.
             if self._parting is None or self._parting.done():
-                self._parting = asyncio.create_task(self._free(self._machine.problem))
+                self._parting = asyncio.create_task(self._free("the standby that was lost still holds it"))
         elif self._stall is None:
             self._expect(held=False)
 
@@ -137,10 +137,11 @@ class PeerWatch:
 
     async def _free(self, problem: str) -> None:
         """End the checkpoints. What QEMU is asked comes after the word that nobody stands by."""
-        machine, self._freed = self._machine, True
+        machine, again, self._freed = self._machine, self._freed, True
         machine.peer_lost, machine.problem = True, problem
-        self._log.warning("goes_on_alone", reason=problem)
-        self._changed()
+        if not again:  # else the next look is soon enough
+            self._log.warning("goes_on_alone", reason=problem)
+            self._changed()
         await self._do(qmp.CUT)
         await self._do(qmp.PEER_LOST)
 

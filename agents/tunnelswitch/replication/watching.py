@@ -145,6 +145,7 @@ class ServiceWatch:
                 if self._options.health and self.running is not None:
                     await self._check_health()
             except Exception as error:  # noqa: BLE001 - see `unforeseen`
+                self._log.debug("internal_error", exc_info=error)
                 self._complain(unforeseen(error).diagnostics())
             await wait_for(self._wake, POLL_SECONDS - POLL_GAP_SECONDS)
             self._wake.clear()

@@ -87,6 +87,7 @@ class XenDriver:
             except DriverError as error:
                 self._complain(error)
             except Exception as error:  # noqa: BLE001 - see `unforeseen`
+                self._log.debug("internal_error", exc_info=error)
                 self._complain(unforeseen(error))
             finally:
                 self._link = None

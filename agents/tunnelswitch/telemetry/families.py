@@ -77,7 +77,10 @@ class Families:
         )
         self.reads_failed = self._counter("reads_failed", "Reads of a record without a confirmed answer", "group")
         self.commits = self._counter("commits", "Commits of a record, by result", "group", "result")
+        self._of_servers()
+        self._of_every_process()
 
+    def _of_servers(self) -> None:
         self.promote_seconds = self._histogram("promote_seconds", "Promotions here", QUICK_BUCKETS, "service")
         self.promotion_failures = self._counter("promotion_failures", "Promotions that failed", "service")
         self.fence_failures = self._counter("fence_failures", "Fences that failed", "service")
@@ -96,7 +99,6 @@ class Families:
             "health_failures", "How often in a row the health hook has failed", "service"
         )
         self.driver_problems = self._counter("driver_problems", "What went wrong between a driver and its copy", "kind")
-        self._of_every_process()
 
     def _of_every_process(self) -> None:
         self.path_up = self._gauge("path_up", "1 while BFD says that the path is up", "site")
