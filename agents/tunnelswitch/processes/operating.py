@@ -252,7 +252,9 @@ class Operator:
                             if (told.stamp.epoch, told.stamp.decision_id) == decision:
                                 self._tell(f"{group}: {record.active} serves")
                                 return
-                        case Epoch(record=newer) if newer.group == group and newer.active != record.active:
+                        case Epoch(record=newer) if (
+                            newer.group == group and newer.stamp > record.stamp and newer.active != record.active
+                        ):
                             why = "; ".join(newer.evidence) or str(newer.reason)
                             raise RefusedError(f"{group}: {record.active} could not take over: {why}")
         except TimeoutError:
