@@ -105,10 +105,5 @@ class DriverError(TunnelswitchError):
     """The replication driver."""
 
 
-def unforeseen(error: Exception) -> DriverError:
-    """A mistake of ours, as something that a watch can complain of and go on: one that ends says the same for ever."""
-    return DriverError(f"internal error: {error!r}", "please report it, with a log of TUNNELSWITCH_LOG_LEVEL=debug")
-
-
 class PkiError(TunnelswitchError):
     """Keys and certificates could not be made."""

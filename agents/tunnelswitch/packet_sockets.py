@@ -12,15 +12,15 @@ ETH_P_ALL, ETH_P_IP = 0x0003, 0x0800  # linux/if_ether.h
 LOAD_WORD, LOAD_HALF, LOAD_BYTE, AND, RETURN = 0x20, 0x28, 0x30, 0x54, 0x06
 IF_EQUAL, IF_GREATER, IF_AT_LEAST, IF_ANY_BIT = 0x15, 0x25, 0x35, 0x45
 ANCILLARY = 0xFFFFF000
+SO_TIMESTAMPNS, TIMESPEC = 35, struct.Struct("@qq")  # on x86 and arm
 
 Line = tuple[int, int, int, int]
 """Code, lines to jump over if true, if false, operand."""
 
 _SOL_PACKET = 263
 _PACKET_STATISTICS, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 6, 15, 23
-_SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 26, 33, 35
+_SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
 _LINE = struct.Struct("@HBBI")
-_TIMESPEC = struct.Struct("@qq")
 _STATISTICS = struct.Struct("@II")
 
 
@@ -38,7 +38,7 @@ def attach(opened: socket.socket, filtered_by: bytes) -> None:
 
 def stamp(opened: socket.socket) -> None:
     """Have the kernel say when each came in, see `nanoseconds`. Raises OSError."""
-    opened.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    opened.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
 
 
 def enlarge(opened: socket.socket, buffer_bytes: int) -> None:
@@ -61,7 +61,7 @@ def ignore_outgoing(opened: socket.socket) -> None:
 
 def nanoseconds(ancillary: Sequence[tuple[int, int, bytes]]) -> int:
     """The time since 1970 with which the kernel stamped what `recvmsg` gave."""
-    seconds, rest = _TIMESPEC.unpack(ancillary[0][2])
+    seconds, rest = TIMESPEC.unpack(ancillary[0][2])
     return int(seconds * 1_000_000_000 + rest)
 
 

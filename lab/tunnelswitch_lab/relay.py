@@ -30,7 +30,6 @@ from tunnelswitch_lab.workload.pacing import (
     ANCILLARY_BYTES,
     Lateness,
     ask_for_realtime,
-    ask_for_receive_times,
     receive_time_ns,
 )
 
@@ -140,7 +139,7 @@ def open_device(name: str) -> socket.socket:
     device = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     packet_sockets.ignore_outgoing(device)
     packet_sockets.enlarge(device, _BUFFER_BYTES)
-    ask_for_receive_times(device)
+    packet_sockets.stamp(device)
     device.setblocking(False)
     device.bind((name, packet_sockets.ETH_P_ALL))  # only now does anything come in
     return device

@@ -82,11 +82,6 @@ def _check_colo(key: str, service: str, colo: Colo, problems: Problems) -> None:
         remedy = "give the id of the object that keeps a standby silent, of letters, digits and _.-"
         problems.add(f"{key}.mute_object", f"{shown(colo.mute_object)} is not an id", remedy)
     _check_addresses(key, {name: site.migration_address for name, site in colo.sites.items()}, problems)
-    for name, site in colo.sites.items():
-        endpoint = values.split_endpoint(site.migration_address)
-        if colo.quickack and endpoint is not None and not values.is_address(endpoint[0]):
-            problem = f"{shown(site.migration_address)} is a name, and quickack is asked for"
-            problems.add(f"{join_key(f'{key}.sites', name)}.migration_address", problem, "write the address on T1")
     if colo.carrier_directory:
         _check_path(f"{key}.carrier_directory", colo.carrier_directory, "directory", problems)
     if colo.renew and not colo.memory_limit_mb:
@@ -103,6 +98,10 @@ def _check_colo(key: str, service: str, colo: Colo, problems: Problems) -> None:
             problems.add(f"{here}.device", f"{shown(site.device)} is not a device's name", remedy)
         if site.rate_mbit and not site.device:
             problems.add(f"{here}.device", "is missing, and rate_mbit is given", "name the device that carries T1")
+        endpoint = values.split_endpoint(site.migration_address)
+        if colo.quickack and endpoint is not None and not values.is_address(endpoint[0]):
+            problem = f"{shown(site.migration_address)} is a name, and quickack is asked for"
+            problems.add(f"{here}.migration_address", problem, "write the address on T1")
         if colo.quickack and not site.device:
             problems.add(f"{here}.device", "is missing, and quickack is asked for", "name the device that carries T1")
 

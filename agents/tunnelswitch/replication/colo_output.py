@@ -20,8 +20,9 @@ import structlog
 from tunnelswitch.adapters.frames import FrameTap, realtime_keys
 from tunnelswitch.adapters.links import MATCH_ALL, Links
 from tunnelswitch.config import Output
-from tunnelswitch.errors import DataPlaneError, TunnelswitchError, unforeseen
+from tunnelswitch.errors import DataPlaneError, TunnelswitchError
 from tunnelswitch.replication.held import HeldOutput
+from tunnelswitch.replication.mistakes import unforeseen
 
 RETRY_SECONDS = 0.25
 SLICE_FRAMES, SLICE_FRAMES_MAX = 32, 256  # more the more waits: what comes in must not outrun what leaves
@@ -83,8 +84,7 @@ class OutputHold:
                 self._open(FrameTap(options.machine_device, options.bridge_device, options.realtime_ports))
             except Exception as error:  # noqa: BLE001 - see `unforeseen`
                 self._shut()
-                self._log.debug("output_not_held", exc_info=error)
-                self._complain(_told(error))
+                self._complain(self._named(error))
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             await self._lost.wait()
@@ -115,6 +115,11 @@ class OutputHold:
             asyncio.get_running_loop().remove_reader(self._tap.fileno())
             self._tap.close()
             self._tap = None
+
+    def _named(self, error: Exception) -> TunnelswitchError:
+        if isinstance(error, TunnelswitchError):
+            return error
+        return DataPlaneError(str(error)) if isinstance(error, OSError) else unforeseen(error, self._log)
 
     def _complain(self, error: TunnelswitchError) -> None:
         self._count("output_failed")
@@ -231,12 +236,6 @@ class OutputHold:
             "output_dropped": counts.dropped + self.missed + self.unsent,
             "output_discarded": counts.discarded,
         }
-
-
-def _told(error: Exception) -> TunnelswitchError:
-    if isinstance(error, TunnelswitchError):
-        return error
-    return DataPlaneError(str(error)) if isinstance(error, OSError) else unforeseen(error)
 
 
 def _clock_offset_ns() -> int:

@@ -82,7 +82,7 @@ class PeerWatch:
         self._freed = self._freed and self._machine.peer_lost
         if self._machine.peer_lost and self._machine.mode is Mode.PRIMARY and not self._closed:
             # The order that frees it was lost, or never given: QEMU takes it twice without harm.
-            if self._parting is None or self._parting.done():
+            if not self._is_parting:
                 self._parting = asyncio.create_task(self._free("the standby that was lost still holds it"))
         elif self._stall is None:
             self._expect(held=False)
@@ -106,8 +106,12 @@ class PeerWatch:
         self._stall = None
         self._part(f"{'a checkpoint took longer than' if held else 'no checkpoint for'} {seconds:g} s", held=held)
 
+    @property
+    def _is_parting(self) -> bool:
+        return self._parting is not None and not self._parting.done()
+
     def _part(self, reason: str, *, held: bool = False) -> None:
-        if self._parting is None or self._parting.done():
+        if not self._is_parting:
             self._parting = asyncio.create_task(self._go_alone(reason, held))
 
     async def _go_alone(self, reason: str, held: bool) -> None:
@@ -130,7 +134,7 @@ class PeerWatch:
 
     def leave(self, reason: str) -> None:
         """Give up a standby that is well, for a fresh one: what QEMU has gathered for it is given back."""
-        if self._machine.checkpointed and not self._closed and (self._parting is None or self._parting.done()):
+        if self._machine.checkpointed and not self._closed and not self._is_parting:
             self.rest()
             self._count("renewed")
             self._parting = asyncio.create_task(self._free(f"the standby is left for a fresh one: {reason}"))

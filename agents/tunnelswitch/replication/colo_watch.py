@@ -20,7 +20,7 @@ import structlog
 from tunnelswitch.config import Colo, Output
 from tunnelswitch.core.events import RunExited, ServiceSeen
 from tunnelswitch.core.facts import CheckpointSeen
-from tunnelswitch.errors import DriverError, unforeseen
+from tunnelswitch.errors import DriverError
 from tunnelswitch.ports import Emit
 from tunnelswitch.replication import colo_qmp as qmp
 from tunnelswitch.replication.colo_link import LostError, QmpLink
@@ -32,6 +32,7 @@ from tunnelswitch.replication.colo_protect import Protector
 from tunnelswitch.replication.colo_qmp import Command, Mode
 from tunnelswitch.replication.colo_state import Machine
 from tunnelswitch.replication.committed import Committed
+from tunnelswitch.replication.mistakes import unforeseen
 from tunnelswitch.replication.runs import WatchedRun, start_ticks, ticks_now
 from tunnelswitch.replication.watching import wait_for
 
@@ -148,8 +149,7 @@ class MachineWatch:
             except DriverError as error:
                 self._complain(error)
             except Exception as error:  # noqa: BLE001 - see `unforeseen`
-                self._log.debug("internal_error", exc_info=error)
-                self._complain(unforeseen(error))
+                self._complain(unforeseen(error, self._log))
             finally:
                 self.link = None
                 await link.close()

@@ -19,11 +19,12 @@ import structlog
 from tunnelswitch.config import Exec
 from tunnelswitch.core.events import RunExited, ServiceSeen
 from tunnelswitch.core.facts import CheckpointSeen
-from tunnelswitch.errors import DriverError, unforeseen
+from tunnelswitch.errors import DriverError
 from tunnelswitch.ports import Emit
 from tunnelswitch.replication.committed import Committed
 from tunnelswitch.replication.hooks import Hooks
 from tunnelswitch.replication.instance import Instance, Status
+from tunnelswitch.replication.mistakes import unforeseen
 from tunnelswitch.replication.notices import CheckpointNotice, Notice, NoticeSocket
 from tunnelswitch.replication.runs import WatchedRun, ticks_now
 
@@ -145,8 +146,7 @@ class ServiceWatch:
                 if self._options.health and self.running is not None:
                     await self._check_health()
             except Exception as error:  # noqa: BLE001 - see `unforeseen`
-                self._log.debug("internal_error", exc_info=error)
-                self._complain(unforeseen(error).diagnostics())
+                self._complain(unforeseen(error, self._log).diagnostics())
             await wait_for(self._wake, POLL_SECONDS - POLL_GAP_SECONDS)
             self._wake.clear()
             # What woke us has been told; whoever acts on it needs the processor more than our next look does.

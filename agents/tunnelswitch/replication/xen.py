@@ -23,8 +23,9 @@ from tunnelswitch.core.events import (
     Promoted,
     PromotionFailed,
 )
-from tunnelswitch.errors import DriverError, unforeseen
+from tunnelswitch.errors import DriverError
 from tunnelswitch.ports import Emit, uncounted
+from tunnelswitch.replication.mistakes import unforeseen
 from tunnelswitch.replication.xen_link import KeeperLink, KeeperMessage
 from tunnelswitch.replication.xen_state import Guest
 from tunnelswitch.telemetry.families import DRIVER_PROBLEM_KINDS
@@ -87,8 +88,7 @@ class XenDriver:
             except DriverError as error:
                 self._complain(error)
             except Exception as error:  # noqa: BLE001 - see `unforeseen`
-                self._log.debug("internal_error", exc_info=error)
-                self._complain(unforeseen(error))
+                self._complain(unforeseen(error, self._log))
             finally:
                 self._link = None
                 await link.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -81,8 +80,17 @@ def run_series(
     usable_layout(name)
     priority = DEFAULT_REALTIME_PRIORITY if realtime else 0
     held = check_buffering(workload, buffering)
-    lab = LabOptions(name, interval_seconds, multiplier, priority, *protected, tls, buffering=held, compress=compress)
-    lab = replace(lab, slice_seconds=slice_us / 1e6)
+    lab = LabOptions(
+        name,
+        interval_seconds,
+        multiplier,
+        priority,
+        *protected,
+        tls,
+        buffering=held,
+        compress=compress,
+        slice_seconds=slice_us / 1e6,
+    )
     from tunnelswitch_lab.experiment import run_experiment  # measuring needs much that up and down do not
 
     finish(run_experiment(RunOptions(lab, fault, out, runs, keep_failed)))

@@ -26,7 +26,6 @@ from tunnelswitch_lab.measure.pcap import PcapWriter
 from tunnelswitch_lab.workload.pacing import (
     ANCILLARY_BYTES,
     ask_for_realtime,
-    ask_for_receive_times,
     receive_time_ns,
 )
 
@@ -62,10 +61,8 @@ def udp_filter(ports: Sequence[int]) -> bytes:
         for port in ports:
             at = len(program)
             program.append(jump(packet_sockets.IF_EQUAL, port, at, accept, at + 1))
-    program += [
-        (packet_sockets.RETURN, 0, 0, 0),
-        (packet_sockets.RETURN, 0, 0, 0xFFFF),
-    ]  # the last miss falls through to the reject
+    # The last miss falls through to the reject.
+    program += [(packet_sockets.RETURN, 0, 0, 0), (packet_sockets.RETURN, 0, 0, 0xFFFF)]
     return packet_sockets.program(program)
 
 
@@ -79,7 +76,7 @@ class Capture:
         try:
             packet_sockets.attach(self._socket, udp_filter(ports))
             packet_sockets.enlarge(self._socket, _BUFFER_BYTES)
-            ask_for_receive_times(self._socket)
+            packet_sockets.stamp(self._socket)
             self._socket.bind((device, packet_sockets.ETH_P_ALL))  # only now packets arrive: filtered and stamped
         except OSError:
             self._socket.close()

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tunnelswitch import packet_sockets
 from tunnelswitch_lab.workload.pacing import (
     ANCILLARY_BYTES,
     Pace,
     ask_for_realtime,
-    ask_for_receive_times,
     receive_time_ns,
 )
 from tunnelswitch_lab.workload.packets import Reply
@@ -80,7 +80,7 @@ class Client:
         ):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             sock.bind(options.bind)
-            ask_for_receive_times(sock)
+            packet_sockets.stamp(sock)
             whom = _whom(options)
             inputs = [sock, *whom.sockets]
             started = time.monotonic()

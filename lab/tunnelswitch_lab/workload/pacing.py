@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from dataclasses import dataclass, field
+
+from tunnelswitch.packet_sockets import SO_TIMESTAMPNS, TIMESPEC
 
 _BIN_SECONDS = 0.0001
 _BINS = 2000  # up to 200 ms; later still counts in the last bin, and the maximum is exact
-_SO_TIMESTAMPNS = 35  # socket(7); the value on x86 and arm
-_TIMESPEC = struct.Struct("@qq")
-ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
+ANCILLARY_BYTES = socket.CMSG_SPACE(TIMESPEC.size)
 
 
 @dataclass(slots=True)
@@ -79,15 +78,10 @@ def ask_for_realtime(priority: int) -> bool:
     return True
 
 
-def ask_for_receive_times(sock: socket.socket) -> None:
-    """Have the kernel stamp what arrives on `sock` with CLOCK_REALTIME (socket(7), SO_TIMESTAMPNS)."""
-    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-
-
 def receive_time_ns(ancillary: list[tuple[int, int, bytes]]) -> int | None:
     """The kernel's time of arrival out of recvmsg's ancillary data, in nanoseconds since 1970."""
     for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) >= _TIMESPEC.size:
-            seconds, nanoseconds = _TIMESPEC.unpack_from(data)
+        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) >= TIMESPEC.size:
+            seconds, nanoseconds = TIMESPEC.unpack_from(data)
             return int(seconds) * 1_000_000_000 + int(nanoseconds)
     return None
